@@ -71,20 +71,14 @@ LogicalResult mlir::moe::exposeRoutes(ModuleOp module,
                   .Case("replay-ids", RouteMode::ReplayIds)
                   .Default(RouteMode::Record);
   PassManager manager(module.getContext());
-  // Operations of others, gates and calls as the pipelines see them.
-  manager.addPass(createMoERaiseOperations());
-  manager.addPass(createMoERaiseGate());
-  manager.addPass(createMoEVerifyShapes());
-  manager.addPass(createInlinerPass());
+  addFirstPasses(manager);
   manager.addPass(createMoEExposeRoutes(MoEExposeRoutesOptions{mode}));
   return failure(failed(verifyDefined(module)) || failed(manager.run(module)));
 }
 
-LogicalResult mlir::moe::addBackward(ModuleOp module,
-                                     const CompileOptions &options) {
-  if (options.backward.empty())
-    return success();
-  TrainingPipelineOptions training;
+/// Sets what --backward and its options ask for.
+static void setTraining(TrainingPipelineOptions &training,
+                        const CompileOptions &options) {
   training.recompute = options.save == "routes";
   auto addNames = [](StringRef text, auto &names) {
     for (StringRef name : llvm::split(text, ','))
@@ -96,6 +90,23 @@ LogicalResult mlir::moe::addBackward(ModuleOp module,
     addNames(options.f32Gradients, training.f32Gradients);
   if (!options.accumulate.empty())
     addNames(options.accumulate, training.accumulate);
+}
+
+/// Whether experts of a layer are spread over ranks.
+static bool isParallel(ModuleOp module, const CompileOptions &options) {
+  return !options.parallel.empty() ||
+         llvm::any_of(module.getOps<FunctionOpInterface>(), [](auto function) {
+           return function->hasAttr(parallelAttrName);
+         });
+}
+
+LogicalResult mlir::moe::addBackward(ModuleOp module,
+                                     const CompileOptions &options) {
+  // Over ranks, the backward function follows from the spread one.
+  if (options.backward.empty() || isParallel(module, options))
+    return success();
+  TrainingPipelineOptions training;
+  setTraining(training, options);
   PassManager manager(module.getContext());
   buildTrainingPipeline(manager, training);
   return failure(failed(verifyDefined(module)) || failed(manager.run(module)));
@@ -103,20 +114,23 @@ LogicalResult mlir::moe::addBackward(ModuleOp module,
 
 LogicalResult mlir::moe::spreadExperts(ModuleOp module,
                                        const CompileOptions &options) {
-  bool hasParallel =
-      llvm::any_of(module.getOps<FunctionOpInterface>(), [](auto function) {
-        return function->hasAttr(parallelAttrName);
-      });
-  if (options.parallel.empty() && !hasParallel)
+  if (!isParallel(module, options))
     return success();
+  bool trains = !options.backward.empty();
+  if (trains && !options.accumulate.empty())
+    return emitError(module.getLoc()) << "--accumulate: expected a layer on "
+                                         "one rank: over ranks gradients "
+                                         "are results of their own";
   ParallelPipelineOptions parallel;
   if (auto parsed = parseParallel(options.parallel)) {
     parallel.slots = parsed->slots;
     parallel.ranks = parsed->ranks;
     parallel.replicas = parsed->replicas;
   }
+  TrainingPipelineOptions training;
+  setTraining(training, options);
   PassManager manager(module.getContext());
-  buildParallelPipeline(manager, parallel);
+  buildParallelPipeline(manager, parallel, trains ? &training : nullptr);
   return failure(failed(verifyDefined(module)) || failed(manager.run(module)));
 }
 

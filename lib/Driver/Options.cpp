@@ -135,9 +135,6 @@ llvm::Error CompileOptions::verify() const {
                     "SLOTS[:REPLICAS] or ranks=N[:REPLICAS], each between 1 "
                     "and 2^31 - 1",
                     parallel);
-  if (!parallel.empty() && !backward.empty())
-    return llvm::createStringError("--parallel: expected no --backward: no "
-                                   "backward function is spread over ranks");
   if (!activations.empty() && activations != "exact" && activations != "int8")
     return expected("activations", "exact or int8", activations);
   if (!tokens.empty() && !parseTokenRange(tokens))

@@ -8,21 +8,14 @@
 #include "Stages.h"
 #include "moe/Dialect/MoE/Transforms/Passes.h"
 #include "moe/Pipelines/Pipelines.h"
-#include "moe/Transforms/Passes.h"
-
-#include "mlir/Transforms/Passes.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 
 void mlir::moe::buildParallelPipeline(OpPassManager &pm,
-                                      const ParallelPipelineOptions &options) {
-  // As every pipeline begins, but the function keeps its results.
-  pm.addPass(createMoERaiseOperations());
-  pm.addPass(createMoERaiseGate());
-  pm.addPass(createMoEVerifyShapes());
-  pm.addPass(createInlinerPass());
-  addCleanup(pm);
+                                      const ParallelPipelineOptions &options,
+                                      const TrainingPipelineOptions *training) {
+  addFirstPasses(pm);
   // Local work on the slots of a rank, and exchanges between ...
   MoEParallelizeOptions parallelize;
   parallelize.slots = options.slots;
@@ -30,6 +23,8 @@ void mlir::moe::buildParallelPipeline(OpPassManager &pm,
   parallelize.replicas = options.replicas;
   pm.addPass(createMoEParallelize(parallelize));
   addCleanup(pm);
+  if (training)
+    buildTrainingPipeline(pm, *training);
   // ... where the functions are cut.
   pm.addPass(createMoESplitAtExchanges());
   addCleanup(pm);

@@ -39,7 +39,9 @@ void mlir::moe::registerPipelines() {
   PassPipelineRegistration<ParallelPipelineOptions>(
       "moe-expert-parallel",
       "Spread the experts of each layer over ranks and cut it at its exchanges",
-      buildParallelPipeline);
+      [](OpPassManager &pm, const ParallelPipelineOptions &options) {
+        buildParallelPipeline(pm, options);
+      });
   PassPipelineRegistration<LoweringOptions>(
       "moe-reference",
       "Lower moe operations to the LLVM dialect along the reference path",

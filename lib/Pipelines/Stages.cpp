@@ -8,6 +8,7 @@
 #include "Stages.h"
 
 #include "moe/Dialect/MoE/Transforms/Passes.h"
+#include "moe/Pipelines/Pipelines.h"
 #include "moe/Transforms/Passes.h"
 
 #include "mlir/Conversion/AffineToStandard/AffineToStandard.h"
@@ -29,7 +30,7 @@ void mlir::moe::addTensorsToLinalg(OpPassManager &pm) {
   pm.addPass(createLowerAffinePass());
 }
 
-void mlir::moe::addEntry(OpPassManager &pm, bool defaultChunk) {
+void mlir::moe::addFirstPasses(OpPassManager &pm) {
   // Operations of others first; then gates, while a softmax is one operation.
   pm.addPass(createMoERaiseOperations());
   pm.addPass(createMoERaiseGate());
@@ -38,6 +39,10 @@ void mlir::moe::addEntry(OpPassManager &pm, bool defaultChunk) {
   // Calls are inlined, so that their buffers are part of the workspace.
   pm.addPass(createInlinerPass());
   addCleanup(pm);
+}
+
+void mlir::moe::addEntry(OpPassManager &pm, bool defaultChunk) {
+  addFirstPasses(pm);
   // Inlining and cleanup may have made more extents static.
   pm.addPass(createMoEVerifyShapes());
   // Results become outputs of the caller while the layer is still tensors, so

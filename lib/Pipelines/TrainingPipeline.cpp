@@ -8,21 +8,13 @@
 #include "Stages.h"
 #include "moe/Dialect/MoE/Transforms/Passes.h"
 #include "moe/Pipelines/Pipelines.h"
-#include "moe/Transforms/Passes.h"
-
-#include "mlir/Transforms/Passes.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 
 void mlir::moe::buildTrainingPipeline(OpPassManager &pm,
                                       const TrainingPipelineOptions &options) {
-  // As every pipeline begins, but the function keeps its results.
-  pm.addPass(createMoERaiseOperations());
-  pm.addPass(createMoERaiseGate());
-  addTensorsToLinalg(pm);
-  pm.addPass(createInlinerPass());
-  addCleanup(pm);
+  addFirstPasses(pm);
   // Fused operations have the products and the routing that a backward pass
   // has kernels for.
   buildFusionPipeline(pm, FusionPipelineOptions());

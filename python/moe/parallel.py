@@ -31,7 +31,8 @@ from ._runtime import Layer, Module, _array, make_context
 from ._signature import Signature
 from ._weights import Checkpoint, resolve
 
-__all__ = ["Communicator", "ExchangeStatistics", "Group", "ParallelLayer", "placement", "threads"]
+__all__ = ["Communicator", "ExchangeStatistics", "Group", "ParallelLayer", "Saved", "placement",
+           "threads"]
 
 
 class _GroupOptions(ctypes.Structure):
@@ -66,6 +67,12 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "moe_rt_layer_create_parallel_from_checkpoint": (
         _P, [_P, ctypes.c_char_p, _P, _OUT(DLTensor), _P, _OUT(_P)]),
     "moe_rt_layer_move": (_P, [_P, _OUT(DLTensor)]),
+    "moe_rt_layer_call_saving": (_P, [_P, _OUT(DLTensor), ctypes.c_size_t, _OUT(DLTensor),
+                                      ctypes.c_size_t, _OUT(_P)]),
+    "moe_rt_layer_call_saved": (_P, [_P, _P, _OUT(DLTensor), ctypes.c_size_t, _OUT(DLTensor),
+                                     ctypes.c_size_t]),
+    "moe_rt_saved_bytes": (ctypes.c_uint64, [_P]),
+    "moe_rt_saved_destroy": (None, [_P]),
     "moe_rt_layer_exchange_statistics": (_P, [_P, _OUT(_RawExchangeStatistics)]),
 }
 
@@ -196,6 +203,18 @@ def _table_tensor(table: Any) -> Tensor | None:
     return _dlpack.as_tensor(np.ascontiguousarray(array, np.int32), "table")
 
 
+class Saved(OfThisProcess):
+    """What a call of a layer of several ranks has kept, on this rank, for its backward layer."""
+
+    def __init__(self, pointer: int, group: Group):
+        self._handle = Handle(pointer, _library().moe_rt_saved_destroy, group._handle)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the tensors that are kept."""
+        return _library().moe_rt_saved_bytes(self._handle.pointer)
+
+
 class ParallelLayer(Layer):
     """A layer of several ranks. All of them call it together."""
 
@@ -292,6 +311,42 @@ class ParallelLayer(Layer):
                 lib.moe_rt_status_free(lib.moe_rt_layer_call(self._handle.pointer, None, 0, None,
                                                              0, None, 0))
             raise
+
+    def forward(self, *inputs: Any, **named: Any) -> tuple[Any, Saved]:
+        """Run a layer that was compiled with ``--backward`` as a call does; return its result, and
+        what its backward layer needs."""
+        return self._run(inputs, named, None)
+
+    def backward(self, saved: Saved, *inputs: Any, **named: Any) -> Any:
+        """Run a backward layer with what ``forward`` of its layer has saved on every rank.
+
+        Gradients of experts are those of this rank's slots, zeros for an empty one. Gradients of
+        other weights are sums over the tokens of this rank: add them up over the ranks.
+        """
+        return self._run(inputs, named, saved)[0]
+
+    def _run(self, inputs: Sequence[Any], named: dict[str, Any],
+             saved: Saved | None) -> tuple[Any, Saved]:
+        lib, out = _library(), ctypes.c_void_p()
+        pointer = self._handle.pointer
+        try:
+            given = self._inputs(inputs, named)
+            tensors = [_dlpack.as_tensor(array, label)
+                       for array, label in zip(given, self._input_labels)]
+            results = self._allocate(given, tensors)
+            outputs = [_dlpack.as_tensor(array, label, writable=True)
+                       for array, label in zip(results, self._output_labels)]
+        except Exception:
+            # The others are told, who wait in the same call.
+            lib.moe_rt_status_free(lib.moe_rt_layer_call(pointer, None, 0, None, 0, None, 0))
+            raise
+        arguments = (_array(tensors), len(tensors), _array(outputs), len(outputs))
+        if saved is None:
+            check(lib.moe_rt_layer_call_saving(pointer, *arguments, ctypes.byref(out)))
+            saved = Saved(out.value, self.group)
+        else:
+            check(lib.moe_rt_layer_call_saved(pointer, saved._handle.pointer, *arguments))
+        return results[0] if len(results) == 1 else tuple(results), saved
 
     def update(self, weights: Any) -> None:
         """Not for layers of several ranks: create another one."""

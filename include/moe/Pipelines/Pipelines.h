@@ -15,6 +15,10 @@
 
 namespace mlir::moe {
 
+/// The first passes of every path: operations of others, gates and calls become
+/// what passes over whole layers read. Functions keep their results.
+void addFirstPasses(OpPassManager &pm);
+
 /// Options of the last part of every path, which depend on the CPU.
 struct LoweringOptions : PassPipelineOptions<LoweringOptions> {
   Option<bool> f16Conversions{
@@ -91,9 +95,11 @@ struct ParallelPipelineOptions : PassPipelineOptions<ParallelPipelineOptions> {
 };
 
 /// Expert parallelism: spreads the experts of each layer as written over ranks,
-/// and cuts it into parts. The other pipelines lower the parts.
+/// and cuts it into parts. With `training` it has a backward function, which is
+/// cut, too. The other pipelines lower the parts.
 void buildParallelPipeline(OpPassManager &pm,
-                           const ParallelPipelineOptions &options);
+                           const ParallelPipelineOptions &options,
+                           const TrainingPipelineOptions *training = nullptr);
 
 /// Options that describe the CPU to kernels; the defaults are those of every
 /// x86-64.

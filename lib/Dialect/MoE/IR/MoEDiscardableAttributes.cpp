@@ -78,6 +78,13 @@ static bool isPrograms(Attribute attribute) {
 static bool isParallel(Attribute attribute) {
   return isa<ParallelAttr>(attribute);
 }
+static bool isSaved(Attribute attribute) {
+  auto string = dyn_cast<StringAttr>(attribute);
+  return string && string.getValue() == "saved";
+}
+static bool isSymbol(Attribute attribute) {
+  return isa<FlatSymbolRefAttr>(attribute);
+}
 static bool isFormat(Attribute attribute) { return isa<FormatAttr>(attribute); }
 static bool isActivations(Attribute attribute) {
   auto string = dyn_cast<StringAttr>(attribute);
@@ -104,7 +111,8 @@ static constexpr Known ofArguments[] = {
     {"moe.accumulates", isString, "a string"},
 };
 
-static constexpr Known ofResults[] = {{"moe.name", isString, "a string"}};
+static constexpr Known ofResults[] = {{"moe.name", isString, "a string"},
+                                      {"moe.role", isSaved, "\"saved\""}};
 
 static constexpr Known ofOperations[] = {
     // Layers
@@ -113,6 +121,7 @@ static constexpr Known ofOperations[] = {
     {weightFormatAttrName, isFormat, "a #moe.format"},
     {planAttrName},
     {parallelAttrName, isParallel, "a #moe.parallel"},
+    {"moe.forward", isSymbol, "a symbol"},
     {programsAttrName, isPrograms,
      "[{name = \"layer\", signature = #moe.signature<>, steps = []}]"},
     {"moe.accumulates", isArrayOfStrings, "an array of strings"},

@@ -17,14 +17,14 @@ func.func private @declared(tensor<?x4xf32> {moe.tokens = [1, 2]}) -> tensor<?x4
 
 // -----
 
-// expected-error @+1 {{expected one of moe.name as the moe attribute of result 0, got moe.role}}
-func.func @result(%x: tensor<?x4xf32>) -> (tensor<?x4xf32> {moe.role = "output"}) {
+// expected-error @+1 {{expected one of moe.name, moe.role as the moe attribute of result 0, got moe.source}}
+func.func @result(%x: tensor<?x4xf32>) -> (tensor<?x4xf32> {moe.source = ["output"]}) {
   return %x : tensor<?x4xf32>
 }
 
 // -----
 
-// expected-error @+1 {{expected one of moe.tokens, moe.activations, moe.weight_format, moe.plan, moe.parallel, moe.programs, moe.accumulates, moe.signature, moe.independent_tokens, moe.prepares, moe.layers, moe.stages, moe.stage, moe.kernel, moe.live_tokens, moe.shared_bytes, moe.work, moe.primaries, moe.images, moe.kernels, moe.tiles as the moe attribute of an operation, got moe.token}}
+// expected-error @+1 {{expected one of moe.tokens, moe.activations, moe.weight_format, moe.plan, moe.parallel, moe.forward, moe.programs, moe.accumulates, moe.signature, moe.independent_tokens, moe.prepares, moe.layers, moe.stages, moe.stage, moe.kernel, moe.live_tokens, moe.shared_bytes, moe.work, moe.primaries, moe.images, moe.kernels, moe.tiles as the moe attribute of an operation, got moe.token}}
 func.func @range(%x: tensor<?x4xf32>) -> tensor<?x4xf32> attributes {moe.token = [1, 2]} {
   return %x : tensor<?x4xf32>
 }
@@ -79,6 +79,20 @@ llvm.func @down() attributes {moe.primaries = ["up"]}
 
 // expected-error @+1 {{expected moe.parallel of an operation to be a #moe.parallel, got 4 : i64}}
 func.func @parallel(%x: tensor<?x4xf32>) -> tensor<?x4xf32> attributes {moe.parallel = 4} {
+  return %x : tensor<?x4xf32>
+}
+
+// -----
+
+// expected-error @+1 {{expected moe.forward of an operation to be a symbol, got "layer"}}
+func.func @backward(%x: tensor<?x4xf32>) -> tensor<?x4xf32> attributes {moe.forward = "layer"} {
+  return %x : tensor<?x4xf32>
+}
+
+// -----
+
+// expected-error @+1 {{expected moe.role of result 0 to be "saved", got "output"}}
+func.func @result_role(%x: tensor<?x4xf32>) -> (tensor<?x4xf32> {moe.role = "output"}) {
   return %x : tensor<?x4xf32>
 }
 

@@ -8,6 +8,7 @@
 #include "ExpertParameters.h"
 #include "moe/Analysis/TokenIndependence.h"
 #include "moe/Dialect/MoE/IR/MoEABI.h"
+#include "moe/Dialect/MoE/Transforms/Parallel/ExchangeUtils.h"
 #include "moe/Dialect/MoE/Transforms/Parallel/Passes.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -62,7 +63,6 @@ private:
   LogicalResult spread(DispatchOp dispatch);
   LogicalResult verifyUses(DispatchOp dispatch);
   Value keepFirstChoices(DispatchOp dispatch);
-  Value weightsOfRows(Value weights, Value tokens);
   LogicalResult bringHome(CombineOp combine, DispatchOp local, Value received,
                           PartitionOp partition);
 
@@ -208,36 +208,6 @@ Value Parallelizer::keepFirstChoices(DispatchOp dispatch) {
       .getResult(0);
 }
 
-/// Returns the weights `[T, K, K]` of the tokens `[T, K]` in their list.
-Value Parallelizer::weightsOfRows(Value weights, Value tokens) {
-  auto type = cast<RankedTensorType>(weights.getType());
-  int64_t choices = type.getDimSize(1);
-  SmallVector<OpFoldResult> sizes =
-      tensor::getMixedSizes(b, b.getLoc(), tokens);
-  sizes.push_back(b.getIndexAttr(choices));
-  Value init = tensor::EmptyOp::create(b, sizes, type.getElementType());
-  MLIRContext *context = b.getContext();
-  SmallVector<AffineMap> maps{
-      AffineMap::getMultiDimMapWithTargets(3, {0, 1}, context),
-      b.getMultiDimIdentityMap(3)};
-  SmallVector<utils::IteratorType> iterators(3, utils::IteratorType::parallel);
-  return linalg::GenericOp::create(
-             b, init.getType(), tokens, init, maps, iterators,
-             [&](OpBuilder &nested, Location loc, ValueRange elements) {
-               Value zero = arith::ConstantOp::create(
-                   nested, loc, nested.getI32IntegerAttr(0));
-               Value token =
-                   arith::MaxSIOp::create(nested, loc, elements[0], zero);
-               token = arith::IndexCastOp::create(nested, loc,
-                                                  nested.getIndexType(), token);
-               Value k = linalg::IndexOp::create(nested, loc, 2);
-               Value weight = tensor::ExtractOp::create(nested, loc, weights,
-                                                        ValueRange{token, k});
-               linalg::YieldOp::create(nested, loc, weight);
-             })
-      .getResult(0);
-}
-
 LogicalResult Parallelizer::spread(DispatchOp dispatch) {
   b.setLoc(dispatch.getLoc());
   b.setInsertionPoint(dispatch);
@@ -269,7 +239,7 @@ LogicalResult Parallelizer::spread(DispatchOp dispatch) {
   SmallVector<Value> sources{dispatch.getRows(), partition.getLocal()};
   SmallVector<Type> types{rowsType, received(b.getI32Type())};
   if (dispatch.getScaleRows()) {
-    sources.push_back(weightsOfRows(weights, partition.getTokens()));
+    sources.push_back(listByTokens(b, weights, partition.getTokens()));
     types.push_back(received(getElementTypeOrSelf(weights)));
   }
   auto exchange =
@@ -305,22 +275,10 @@ LogicalResult Parallelizer::bringHome(CombineOp combine, DispatchOp local,
     return combine.emitOpError("expected a dynamic number of rows, to spread "
                                "the experts over ranks, got ")
            << type;
-  int64_t choices = combine.getTopK(), columns = type.getDimSize(1);
   auto collect = CollectOp::create(
       b, local.getPositions(), cast<TypedValue<RankedTensorType>>(received));
-  // The callers of parts allocate by tokens: there are K rows for each.
-  SmallVector<ReassociationIndices> groups{{0, 1}, {2}};
-  auto byToken = RankedTensorType::get({ShapedType::kDynamic, choices, columns},
-                                       type.getElementType());
-  SmallVector<OpFoldResult> sizes{
-      tensor::getMixedSize(b, b.getLoc(), local.getIds(), 0),
-      b.getIndexAttr(choices), b.getIndexAttr(columns)};
-  rows = tensor::ExpandShapeOp::create(b, byToken, rows, groups, sizes);
-  auto exchange = ExchangeOp::create(b, TypeRange(byToken), Type(), rows,
-                                     collect.getOrder(), collect.getReturns(),
-                                     partition.getReturns());
-  Value home =
-      tensor::CollapseShapeOp::create(b, exchange.getRows()[0], groups);
+  Value home = returnRows(b, rows, collect.getOrder(), collect.getReturns(),
+                          partition.getReturns());
   combine.getGroupedMutable().set(home);
   combine.getPositionsMutable().set(partition.getHome());
   return success();

@@ -61,8 +61,12 @@ LogicalResult Parts::join(Operation *op, Domain &domain) {
   LogicalResult result = success();
   forEachRead(op, [&](Value value) {
     Domain its = domains.lookup(value);
-    if (its.kind == Domain::Invariant || its == domain)
+    if (its.kind == Domain::Invariant)
       return;
+    if (its == domain) {
+      domain.exchange = std::min(domain.exchange, its.exchange);
+      return;
+    }
     if (domain.kind != Domain::Invariant && succeeded(result))
       result = op->emitOpError("reads ")
                << describe(domain) << " and " << describe(its)
@@ -76,7 +80,7 @@ LogicalResult Parts::findDomains() {
   for (BlockArgument argument : function.getArguments()) {
     auto type = dyn_cast<RankedTensorType>(argument.getType());
     if (type && !type.hasStaticShape())
-      domains[argument] = Domain{Domain::Home};
+      domains.try_emplace(argument, Domain{Domain::Home});
   }
   for (Operation &op : body->without_terminator()) {
     if (!isExchange(&op)) {
@@ -84,10 +88,10 @@ LogicalResult Parts::findDomains() {
         return failure();
       for (Value result : op.getResults())
         domains[result] = domainsOfOps[&op];
-      if (auto place = dyn_cast<PlaceOp>(op))
-        experts = place.getPlacement().getType().getDimSize(0);
       continue;
     }
+    if (auto exchange = dyn_cast<ExchangeOp>(op))
+      experts = exchange.getSend().getType().getDimSize(0);
     exchangeNumbers[&op] = exchanges.size();
     exchanges.push_back(&op);
     Domain domain = domainOfPart(2 * exchanges.size());
@@ -142,7 +146,10 @@ void Parts::findWorkBeside() {
     return;
   llvm::DenseSet<Operation *> dependent, needed;
   for (Operation &op : body->without_terminator()) {
-    bool depends = isExchange(&op);
+    // Saved rows of other ranks may come from an earlier call.
+    Domain domain = domainsOfOps.lookup(&op);
+    bool depends = isExchange(&op) || domain.kind == Domain::Received ||
+                   domain.kind == Domain::All;
     forEachRead(&op, [&](Value value) {
       depends |= dependent.contains(value.getDefiningOp());
     });
@@ -161,7 +168,8 @@ void Parts::findWorkBeside() {
       continue;
     workBeside.insert(&op);
     auto linalgOp = dyn_cast<linalg::LinalgOp>(op);
-    hasContraction |= linalgOp && linalg::isaContractionOpInterface(linalgOp);
+    hasContraction |= isa<GroupedMatmulOp>(op) ||
+                      (linalgOp && linalg::isaContractionOpInterface(linalgOp));
   }
   if (!hasContraction)
     workBeside.clear();

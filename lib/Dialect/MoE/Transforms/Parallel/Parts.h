@@ -20,11 +20,15 @@ bool isExchange(Operation *op);
 /// What the rows of a value are of.
 struct Domain {
   enum Kind { Invariant, Home, All, Received } kind = Invariant;
-  /// The exchange that received the rows.
+  /// The part behind the exchange that received the rows; `anyExchange` for
+  /// rows that an earlier call received, and that are used with others.
   unsigned exchange = 0;
+  static constexpr unsigned anyExchange = ~0u;
 
   bool operator==(const Domain &other) const {
-    return kind == other.kind && exchange == other.exchange;
+    return kind == other.kind &&
+           (exchange == other.exchange || exchange == anyExchange ||
+            other.exchange == anyExchange);
   }
   StringRef getName() const;
 };
@@ -36,6 +40,12 @@ struct Domain {
 class Parts {
 public:
   explicit Parts(func::FuncOp function) : function(function) {}
+
+  /// Sets what the rows of a dynamic argument are; by default they are the
+  /// tokens of this rank.
+  void setDomain(BlockArgument argument, Domain domain) {
+    domains[argument] = domain;
+  }
 
   /// Fails if the function has several blocks, or an operation whose operands
   /// are of different domains.
@@ -51,7 +61,7 @@ public:
   static bool isBeside(unsigned part) { return part % 2 != 0; }
   /// The exchange before a part, from 1; 0 for the first part.
   static unsigned exchangeBefore(unsigned part) { return (part + 1) / 2; }
-  /// The experts that moe.place maps to slots; 0 without one.
+  /// The experts of all ranks; 0 without an exchange.
   int64_t getNumExperts() const { return experts; }
 
   struct Part {

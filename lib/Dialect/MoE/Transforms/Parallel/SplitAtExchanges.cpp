@@ -8,6 +8,7 @@
 #include "Parts.h"
 #include "moe/Analysis/CapacityPlan.h"
 #include "moe/Dialect/MoE/IR/MoEABI.h"
+#include "moe/Dialect/MoE/Transforms/Parallel/ExchangeUtils.h"
 #include "moe/Dialect/MoE/Transforms/Parallel/Passes.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -26,15 +27,21 @@ namespace {
 /// Cuts one function into parts, and describes how to run them.
 class Splitter {
 public:
-  explicit Splitter(func::FuncOp function)
-      : function(function), parts(function), b(function.getContext()) {}
+  /// `domains` are those of the values that other functions saved, by function
+  /// and name.
+  using Domains = llvm::DenseMap<std::pair<StringAttr, StringAttr>, Domain>;
+  Splitter(func::FuncOp function, Domains &domains)
+      : function(function), parts(function), b(function.getContext()),
+        savedDomains(domains) {}
 
   LogicalResult run();
   DictionaryAttr getProgram() const { return program; }
   unsigned getNumParts() const { return numParts; }
 
 private:
+  LogicalResult findSaved();
   LogicalResult nameValues();
+  void addValue(Value value, StringAttr name, StringRef saved = "");
   LogicalResult build(unsigned part);
   void addStep(Operation *exchange);
   LogicalResult describe();
@@ -53,11 +60,12 @@ private:
   SmallVector<Attribute> values, steps;
   DictionaryAttr program;
   unsigned numParts = 0;
+  Domains &savedDomains;
 };
 } // namespace
 
 LogicalResult Splitter::run() {
-  if (failed(parts.assign()) || failed(nameValues()))
+  if (failed(findSaved()) || failed(parts.assign()) || failed(nameValues()))
     return failure();
   ArrayRef<Operation *> exchanges = parts.getExchanges();
   for (unsigned part = 0; part < parts.size(); ++part) {
@@ -72,21 +80,61 @@ LogicalResult Splitter::run() {
   return success();
 }
 
+static bool isSavedRole(Attribute role) {
+  auto text = dyn_cast_or_null<StringAttr>(role);
+  return text && text.getValue() == "saved";
+}
+
+/// Finds the rows of arguments that the forward function saved.
+LogicalResult Splitter::findSaved() {
+  for (BlockArgument argument : function.getArguments()) {
+    unsigned index = argument.getArgNumber();
+    if (!isSavedRole(function.getArgAttr(index, "moe.role")))
+      continue;
+    auto forward = function->getAttrOfType<FlatSymbolRefAttr>(forwardAttrName);
+    auto name = function.getArgAttrOfType<StringAttr>(index, "moe.name");
+    auto found = forward && name
+                     ? savedDomains.find({forward.getRootReference(), name})
+                     : savedDomains.end();
+    if (found == savedDomains.end())
+      return function.emitError("expected ")
+             << forwardAttrName << " to be a function before this one that "
+             << "saves what argument " << index << " takes";
+    Domain domain = found->second;
+    if (domain.kind == Domain::Received)
+      domain.exchange = Domain::anyExchange;
+    if (!cast<RankedTensorType>(argument.getType()).hasStaticShape())
+      parts.setDomain(argument, domain);
+  }
+  return success();
+}
+
 /// Arguments and results have their names; others get one when they are met.
 LogicalResult Splitter::nameValues() {
   for (BlockArgument argument : function.getArguments()) {
     unsigned index = argument.getArgNumber();
     auto name = function.getArgAttrOfType<StringAttr>(index, "moe.name");
     names[argument] = name ? name : b.getStringAttr("arg" + Twine(index));
+    if (isSavedRole(function.getArgAttr(index, "moe.role")))
+      addValue(argument, names[argument], "before");
   }
   ValueRange results =
       function.getBody().front().getTerminator()->getOperands();
+  auto isSavedResult = [&](unsigned index) {
+    return isSavedRole(function.getResultAttr(index, "moe.role"));
+  };
+  unsigned count =
+      llvm::count_if(llvm::seq<unsigned>(0, results.size()),
+                     [&](unsigned i) { return !isSavedResult(i); });
   for (auto [index, result] : llvm::enumerate(results)) {
     auto name = function.getResultAttrOfType<StringAttr>(index, "moe.name");
     if (!name)
-      name = b.getStringAttr(results.size() == 1 ? "y" : "y" + Twine(index));
+      name = b.getStringAttr(count == 1 ? "y" : "y" + Twine(index));
     Domain domain = parts.domainOf(result);
-    if (domain.kind != Domain::Home && domain.kind != Domain::Invariant)
+    bool isSaved = isSavedResult(index);
+    bool isStatic = cast<RankedTensorType>(result.getType()).hasStaticShape();
+    if (!isSaved && !isStatic && domain.kind != Domain::Home &&
+        domain.kind != Domain::Invariant)
       return function.emitError("expected results with the tokens of this "
                                 "rank, got others in '")
              << name.getValue() << "'";
@@ -96,25 +144,38 @@ LogicalResult Splitter::nameValues() {
                                 "ranks; result '")
              << name.getValue() << "' is also '" << names[result].getValue()
              << "'";
+    if (isSaved) {
+      addValue(result, name, "after");
+      savedDomains[{function.getSymNameAttr(), name}] = domain;
+    }
   }
   return success();
+}
+
+/// Describes a value; `saved` says whether an earlier call has saved it, or
+/// this one does.
+void Splitter::addValue(Value value, StringAttr name, StringRef saved) {
+  auto type = cast<RankedTensorType>(value.getType());
+  SmallVector<NamedAttribute> attributes{
+      named("name", name),
+      named("dtype", b.getStringAttr(getDTypeName(type.getElementType()))),
+      named("shape", b.getI64ArrayAttr(llvm::map_to_vector(
+                         type.getShape(),
+                         [](int64_t extent) {
+                           return ShapedType::isDynamic(extent) ? -1 : extent;
+                         }))),
+      named("rows", b.getStringAttr(parts.domainOf(value).getName()))};
+  if (!saved.empty())
+    attributes.push_back(named("saved", b.getStringAttr(saved)));
+  values.push_back(b.getDictionaryAttr(attributes));
 }
 
 StringAttr Splitter::nameOf(Value value) {
   auto [it, isNew] = names.try_emplace(value);
   if (!isNew)
     return it->second;
-  auto type = cast<RankedTensorType>(value.getType());
   it->second = b.getStringAttr("%" + Twine(values.size()));
-  values.push_back(b.getDictionaryAttr(
-      {named("name", it->second),
-       named("dtype", b.getStringAttr(getDTypeName(type.getElementType()))),
-       named("shape", b.getI64ArrayAttr(llvm::map_to_vector(
-                          type.getShape(),
-                          [](int64_t extent) {
-                            return ShapedType::isDynamic(extent) ? -1 : extent;
-                          }))),
-       named("rows", b.getStringAttr(parts.domainOf(value).getName()))}));
+  addValue(value, it->second);
   return it->second;
 }
 
@@ -142,6 +203,7 @@ LogicalResult Splitter::build(unsigned part) {
                         ValueRange(contents.outputs).getTypes()));
   for (NamedAttribute attribute : function->getDiscardableAttrs())
     if (attribute.getName() != parallelAttrName &&
+        attribute.getName() != forwardAttrName &&
         (attribute.getName() != tokensAttrName || parts.isHome(part)))
       its->setAttr(attribute.getName(), attribute.getValue());
 
@@ -262,13 +324,15 @@ LogicalResult Splitter::describe() {
       return function.emitError("expected arguments that are ranked tensors, "
                                 "got ")
              << argument.getType();
-    if (!role || role.getValue() != "placement")
+    if (!role || (role.getValue() != "placement" && role.getValue() != "saved"))
       arguments.push_back(describeArgument(argument));
   }
-  for (Value result : function.getBody().front().getTerminator()->getOperands())
-    arguments.push_back(
-        ArgumentAttr::get(names[result], ArgumentRole::Output,
-                          cast<RankedTensorType>(result.getType())));
+  for (auto [index, result] : llvm::enumerate(
+           function.getBody().front().getTerminator()->getOperands()))
+    if (!isSavedRole(function.getResultAttr(index, "moe.role")))
+      arguments.push_back(
+          ArgumentAttr::get(names[result], ArgumentRole::Output,
+                            cast<RankedTensorType>(result.getType())));
   SmallVector<NamedAttribute> attributes{
       named("name", b.getStringAttr(function.getName())),
       named("signature",
@@ -284,6 +348,9 @@ LogicalResult Splitter::describe() {
     attributes.push_back(
         named("replicas", b.getI64IntegerAttr(parallel.getReplicas())));
   }
+  if (auto forward =
+          function->getAttrOfType<FlatSymbolRefAttr>(forwardAttrName))
+    attributes.push_back(named("forward", forward.getRootReference()));
   program = b.getDictionaryAttr(attributes);
   return success();
 }
@@ -309,8 +376,9 @@ struct MoESplitAtExchanges
               })
               .wasInterrupted())
         functions.push_back(function);
+    Splitter::Domains savedDomains;
     for (func::FuncOp function : functions) {
-      Splitter splitter(function);
+      Splitter splitter(function, savedDomains);
       if (failed(splitter.run()))
         return signalPassFailure();
       programs.push_back(splitter.getProgram());

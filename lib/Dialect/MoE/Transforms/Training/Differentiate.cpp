@@ -9,6 +9,7 @@
 
 #include "Gradients.h"
 #include "moe/Dialect/MoE/IR/MoEABI.h"
+#include "moe/Dialect/MoE/Transforms/Parallel/ExchangeUtils.h"
 
 #include "mlir/Dialect/Linalg/Transforms/Transforms.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -31,6 +32,13 @@ static std::string nameOf(func::FuncOp function, unsigned index) {
   if (auto name = function.getArgAttrOfType<StringAttr>(index, "moe.name"))
     return name.str();
   return "arg" + std::to_string(index);
+}
+
+/// True if the experts of a function are on many ranks: what it saves may have
+/// rows of other ranks, and stays where it is computed.
+static bool isSpread(func::FuncOp function) {
+  return function.walk([](ExchangeOp) { return WalkResult::interrupt(); })
+      .wasInterrupted();
 }
 
 static std::string nameOfResult(func::FuncOp function, unsigned index) {
@@ -62,8 +70,8 @@ static void prepare(func::FuncOp function) {
 static LogicalResult differentiateOp(Operation *op, Gradients &g) {
   g.b.setLoc(op->getLoc());
   return llvm::TypeSwitch<Operation *, LogicalResult>(op)
-      .Case<AuxiliaryLossOp, GateOp, DispatchOp, GatherSumOp, GroupedMatmulOp,
-            linalg::GenericOp>(
+      .Case<AllGatherOp, AuxiliaryLossOp, GateOp, DispatchOp, GatherSumOp,
+            GroupedMatmulOp, OwnRowsOp, linalg::GenericOp>(
           [&](auto each) { return differentiate(each, g); })
       .Case<CombineOp>([](Operation *op) {
         return LogicalResult(
@@ -73,6 +81,11 @@ static LogicalResult differentiateOp(Operation *op, Gradients &g) {
         return LogicalResult(op->emitOpError(
             "has no gradient: its region is not made of matmuls and "
             "elementwise operations, or moe-fuse did not run"));
+      })
+      .Case<ExchangeOp>([](Operation *op) {
+        return LogicalResult(
+            op->emitOpError("has no gradient: its rows do not come home by a "
+                            "moe.collect to a moe.gather_sum"));
       })
       .Case<linalg::FillOp>([](linalg::FillOp op) {
         return LogicalResult(op.emitOpError("has no gradient"));
@@ -95,6 +108,7 @@ public:
 private:
   LogicalResult create();
   LogicalResult propagate(Gradients &g);
+  DictionaryAttr describeSaved(size_t index);
   void finishForward(Gradients &g);
   void finishBackward(Gradients &g);
 
@@ -122,8 +136,12 @@ LogicalResult BackwardBuilder::create() {
   backward =
       func::FuncOp::create(b, forward.getLoc(), name,
                            b.getFunctionType(forward.getArgumentTypes(), {}));
-  if (Attribute tokens = forward->getAttr(tokensAttrName))
-    backward->setAttr(tokensAttrName, tokens);
+  for (StringRef attribute : {tokensAttrName, parallelAttrName})
+    if (Attribute value = forward->getAttr(attribute))
+      backward->setAttr(attribute, value);
+  if (isSpread(forward))
+    backward->setAttr(forwardAttrName,
+                      FlatSymbolRefAttr::get(forward.getSymNameAttr()));
   Block *body = backward.addEntryBlock();
   for (unsigned i = 0; i < forward.getNumArguments(); ++i) {
     if (DictionaryAttr attributes = forward.getArgAttrDict(i))
@@ -154,6 +172,16 @@ LogicalResult BackwardBuilder::propagate(Gradients &g) {
   return success();
 }
 
+/// Returns the attributes of a saved tensor.
+DictionaryAttr BackwardBuilder::describeSaved(size_t index) {
+  Builder b(forward.getContext());
+  SmallVector<NamedAttribute> attributes{
+      b.getNamedAttr("moe.name", b.getStringAttr("saved" + Twine(index)))};
+  if (backward->hasAttr(forwardAttrName))
+    attributes.push_back(b.getNamedAttr("moe.role", b.getStringAttr("saved")));
+  return b.getDictionaryAttr(attributes);
+}
+
 /// Returns the saved tensors after the results.
 void BackwardBuilder::finishForward(Gradients &g) {
   auto returnOp =
@@ -166,8 +194,7 @@ void BackwardBuilder::finishForward(Gradients &g) {
   }
   for (auto [i, value] : llvm::enumerate(g.getSaved())) {
     returnOp.getOperandsMutable().append(value);
-    auto name = b.getNamedAttr("moe.name", b.getStringAttr("saved" + Twine(i)));
-    attributes.push_back(b.getDictionaryAttr(name));
+    attributes.push_back(describeSaved(i));
   }
   forward.setType(b.getFunctionType(forward.getArgumentTypes(),
                                     returnOp.getOperandTypes()));
@@ -217,10 +244,8 @@ void BackwardBuilder::finishBackward(Gradients &g) {
     attributes.push_back(b.getDictionaryAttr(name));
     ++result;
   }
-  for (size_t i = 0; i < g.getSaved().size(); ++i) {
-    auto name = b.getNamedAttr("moe.name", b.getStringAttr("saved" + Twine(i)));
-    attributes.push_back(b.getDictionaryAttr(name));
-  }
+  for (size_t i = 0; i < g.getSaved().size(); ++i)
+    attributes.push_back(describeSaved(i));
   llvm::append_range(attributes, sums);
   backward.setType(b.getFunctionType(body.getArgumentTypes(),
                                      ValueRange(results).getTypes()));

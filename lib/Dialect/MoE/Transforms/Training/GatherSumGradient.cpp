@@ -122,11 +122,12 @@ static std::pair<Value, Value> scatterChoices(Gradients &g, Value positions,
 }
 
 /// Builds `[T, K]` in f32: `kept(row)` for a choice at a position in range,
-/// `otherwise()` or 0 for one that is not; the bodies get (t, k).
+/// `otherwise()` or 0 for one that is not.
 static Value mapChoices(
     Gradients &g, Value positions, OpFoldResult rows,
     llvm::function_ref<Value(ImplicitLocOpBuilder &, Value row, Value t)> kept,
-    llvm::function_ref<Value(ImplicitLocOpBuilder &, Value t)> otherwise) {
+    llvm::function_ref<Value(ImplicitLocOpBuilder &, Value t, Value k)>
+        otherwise) {
   ImplicitLocOpBuilder &b = g.b;
   Value init = g.empty(g.sizes(positions), b.getF32Type());
   Value count = getValueOrCreateConstantIndexOp(b, b.getLoc(), rows);
@@ -139,7 +140,9 @@ static Value mapChoices(
                ImplicitLocOpBuilder inner(loc, builder);
                Value row = arith::IndexCastOp::create(
                    inner, inner.getIndexType(), arguments[0]);
-               Value t = linalg::IndexOp::create(inner, 0);
+               // Not in the branches, which are no bodies of the generic.
+               Value t = linalg::IndexOp::create(inner, 0),
+                     k = linalg::IndexOp::create(inner, 1);
                Value exists = arith::CmpIOp::create(
                    inner, arith::CmpIPredicate::ult, row, count);
                auto choice =
@@ -150,7 +153,7 @@ static Value mapChoices(
                  scf::YieldOp::create(inner, kept(inner, row, t));
                  inner.setInsertionPointToStart(choice.elseBlock());
                  Value zero = otherwise
-                                  ? otherwise(inner, t)
+                                  ? otherwise(inner, t, k)
                                   : arith::ConstantOp::create(
                                         inner, inner.getF32FloatAttr(0.0));
                  scf::YieldOp::create(inner, zero);
@@ -201,10 +204,9 @@ static void addDropped(GatherSumOp op, Gradients &g, Value gradient,
       [](ImplicitLocOpBuilder &inner, Value, Value) -> Value {
         return arith::ConstantOp::create(inner, inner.getF32FloatAttr(0.0));
       },
-      [&](ImplicitLocOpBuilder &inner, Value t) -> Value {
+      [&](ImplicitLocOpBuilder &inner, Value t, Value k) -> Value {
         if (!weights)
           return arith::ConstantOp::create(inner, inner.getF32FloatAttr(1.0));
-        Value k = linalg::IndexOp::create(inner, 1);
         return tensor::ExtractOp::create(inner, weights, ValueRange{t, k});
       });
   // d[t, h] = (Σ_k none[t, k]) · gradient[t, h]
@@ -228,15 +230,82 @@ static void addDropped(GatherSumOp op, Gradients &g, Value gradient,
   g.add(op.getDropped(), sum.getResult(0));
 }
 
+/// The dot product of each grouped row and of the gradient of its token, `[R]`
+/// in f32; `tokens` are those of the rows, -1 for none.
+static Value dotsOfRows(Gradients &g, Value gradient, Value tokens,
+                        Value rows) {
+  ImplicitLocOpBuilder &b = g.b;
+  int64_t columns = cast<RankedTensorType>(rows.getType()).getDimSize(1);
+  Value init = g.empty({g.size(tokens, 0)}, b.getF32Type());
+  AffineMap map = b.getMultiDimIdentityMap(1);
+  Value count =
+      getValueOrCreateConstantIndexOp(b, b.getLoc(), g.size(gradient, 0));
+  return linalg::GenericOp::create(
+             b, init.getType(), tokens, init, SmallVector<AffineMap>{map, map},
+             SmallVector<utils::IteratorType>{utils::IteratorType::parallel},
+             [&](OpBuilder &builder, Location loc, ValueRange arguments) {
+               ImplicitLocOpBuilder inner(loc, builder);
+               Value token = arith::IndexCastOp::create(
+                   inner, inner.getIndexType(), arguments[0]);
+               Value exists = arith::CmpIOp::create(
+                   inner, arith::CmpIPredicate::ult, token, count);
+               Value row = linalg::IndexOp::create(inner, 0);
+               auto choice =
+                   scf::IfOp::create(inner, inner.getF32Type(), exists, true);
+               {
+                 OpBuilder::InsertionGuard guard(inner);
+                 inner.setInsertionPointToStart(choice.thenBlock());
+                 Value dot =
+                     dotOfRows(inner, gradient, token, rows, row, columns);
+                 scf::YieldOp::create(inner, dot);
+                 inner.setInsertionPointToStart(choice.elseBlock());
+                 Value zero = arith::ConstantOp::create(
+                     inner, inner.getF32FloatAttr(0.0));
+                 scf::YieldOp::create(inner, zero);
+               }
+               linalg::YieldOp::create(inner, choice.getResult(0));
+             })
+      .getResult(0);
+}
+
+/// Brings a number of each grouped row home: `[T * K]`.
+static Value bringNumbersHome(const RoundTrip &trip, Gradients &g,
+                              Value numbers) {
+  ImplicitLocOpBuilder &b = g.b;
+  SmallVector<ReassociationIndices> groups{{0, 1}};
+  Value column = tensor::ExpandShapeOp::create(
+      b, RankedTensorType::get({ShapedType::kDynamic, 1}, b.getF32Type()),
+      numbers, groups,
+      SmallVector<OpFoldResult>{g.size(numbers, 0), b.getIndexAttr(1)});
+  return tensor::CollapseShapeOp::create(b, bringHome(trip, g, column), groups);
+}
+
 LogicalResult mlir::moe::differentiate(GatherSumOp op, Gradients &g) {
-  Value gradient = g.of(op.getResult()), rows = op.getRows();
+  Value gradient = g.of(op.getResult());
   Value positions = g.forward(op.getPositions());
   Value weights = op.getWeights() ? g.forward(op.getWeights()) : Value();
   bool weightsActive = op.getWeights() && g.isActive(op.getWeights());
-  Value tokens = tokensOf(op.getPositions());
+  // Where the experts are: the grouped rows, and the tokens, the weights and
+  // the positions of their choices.
+  auto [rows, trip] = findRowsBeforeHome(op.getRows());
+  Value ofTokens = gradient, itsWeights = weights, itsPositions = positions,
+        forwardPositions = op.getPositions();
+  Operation *reader = op;
+  if (trip) {
+    std::tie(ofTokens, itsWeights) = sendToExperts(*trip, g, gradient, weights);
+    forwardPositions = trip->collect.getPositions();
+    itsPositions = g.forward(forwardPositions);
+    reader = *rows.getUsers().begin();
+    for (Operation *user : rows.getUsers())
+      if (!isa<tensor::DimOp>(user))
+        reader = user;
+  } else {
+    rows = op.getRows();
+  }
+  Value tokens = tokensOf(forwardPositions);
   auto matmul = rows.getDefiningOp<GroupedMatmulOp>();
   bool dotsFromMatmul = weightsActive && matmul && isLinear(matmul) &&
-                        hasDots(matmul) && tokens && isReadOnlyBy(rows, op);
+                        hasDots(matmul) && tokens && isReadOnlyBy(rows, reader);
   // The rows themselves are only needed where their dot
   // products are not known otherwise.
   OpFoldResult count;
@@ -248,11 +317,12 @@ LogicalResult mlir::moe::differentiate(GatherSumOp op, Gradients &g) {
     count = g.size(g.forward(rows), 0);
   }
   Value scale;
-  std::tie(kept, scale) = scatterChoices(g, positions, kept, weights, count);
+  std::tie(kept, scale) =
+      scatterChoices(g, itsPositions, kept, itsWeights, count);
   int64_t columns = cast<RankedTensorType>(rows.getType()).getDimSize(1);
 
   Value dots;
-  RowGradient ofRows{gradient, kept, scale};
+  RowGradient ofRows{ofTokens, kept, scale};
   if (dotsFromMatmul) {
     if (failed(differentiateLinear(matmul, ofRows, g, &dots)))
       return failure();
@@ -260,13 +330,26 @@ LogicalResult mlir::moe::differentiate(GatherSumOp op, Gradients &g) {
   } else {
     g.add(rows, ofRows);
   }
+  if (trip) {
+    // One row has come home for each choice.
+    if (weightsActive && !dots)
+      dots = dotsOfRows(g, ofTokens, kept, g.forward(rows));
+    if (dots)
+      dots = bringNumbersHome(*trip, g, dots);
+    ImplicitLocOpBuilder &b = g.b;
+    Value choices = arith::ConstantIndexOp::create(b, op.getTopK());
+    Value size =
+        getValueOrCreateConstantIndexOp(b, b.getLoc(), g.size(positions, 0));
+    count = arith::MulIOp::create(b, size, choices).getResult();
+  }
   if (weightsActive) {
     Value forwardRows = dots ? Value() : g.forward(rows);
     Value dropped = op.getDropped() ? g.forward(op.getDropped()) : Value();
-    auto ofDropped = [&](ImplicitLocOpBuilder &inner, Value t) {
+    auto ofDropped = [&](ImplicitLocOpBuilder &inner, Value t, Value) {
       return dotOfRows(inner, gradient, t, dropped, t, columns);
     };
-    using Otherwise = llvm::function_ref<Value(ImplicitLocOpBuilder &, Value)>;
+    using Otherwise =
+        llvm::function_ref<Value(ImplicitLocOpBuilder &, Value, Value)>;
     Value ofWeights = mapChoices(
         g, positions, count,
         [&](ImplicitLocOpBuilder &inner, Value row, Value t) -> Value {
@@ -289,30 +372,41 @@ LogicalResult mlir::moe::differentiate(GatherSumOp op, Gradients &g) {
 LogicalResult mlir::moe::differentiate(DispatchOp op, Gradients &g) {
   ImplicitLocOpBuilder &b = g.b;
   Value gradient = g.of(op.getGrouped());
-  Value positions = g.forward(op.getPositions());
-  Value weights;
-  if (op.getScaleRows())
-    weights = g.convert(g.forward(op.getWeights()), b.getF32Type());
-  auto rowsType = op.getRows().getType();
-  if (g.isActive(op.getRows())) {
+  Value source = op.getRows(), positions = op.getPositions(),
+        weights = op.getScaleRows() ? Value(op.getWeights()) : Value();
+  // The rows go home first, where one rank would compute the same from them.
+  if (std::optional<RoundTrip> trip = findTripOf(source)) {
+    gradient = bringHome(*trip, g, gradient);
+    source = trip->leaving.getSources().front();
+    positions = trip->partition.getHome();
+    if (weights)
+      weights = weightsOfTrip(*trip);
+    if (op.getScaleRows() && !weights)
+      return op.emitOpError("has no gradient: the weights that scale its rows "
+                            "are not those of tokens that leave their rank");
+  }
+  positions = g.forward(positions);
+  Value scales =
+      weights ? g.convert(g.forward(weights), b.getF32Type()) : Value();
+  auto rowsType = cast<RankedTensorType>(source.getType());
+  if (g.isActive(source)) {
     Value init =
         g.empty({g.size(positions, 0), b.getIndexAttr(rowsType.getDimSize(1))},
                 rowsType.getElementType());
-    g.add(op.getRows(),
-          GatherSumOp::create(b, init.getType(), gradient, positions, weights,
+    g.add(source,
+          GatherSumOp::create(b, init.getType(), gradient, positions, scales,
                               /*dropped=*/Value(), init)
               .getResult());
   }
-  if (weights && g.isActive(op.getWeights())) {
-    Value rows = g.forward(op.getRows());
-    g.add(op.getWeights(),
-          mapChoices(
-              g, positions, g.size(gradient, 0),
-              [&](ImplicitLocOpBuilder &inner, Value row, Value t) {
-                return dotOfRows(inner, rows, t, gradient, row,
-                                 rowsType.getDimSize(1));
-              },
-              nullptr));
+  if (weights && g.isActive(weights)) {
+    Value rows = g.forward(source);
+    g.add(weights, mapChoices(
+                       g, positions, g.size(gradient, 0),
+                       [&](ImplicitLocOpBuilder &inner, Value row, Value t) {
+                         return dotOfRows(inner, rows, t, gradient, row,
+                                          rowsType.getDimSize(1));
+                       },
+                       nullptr));
   }
   return success();
 }

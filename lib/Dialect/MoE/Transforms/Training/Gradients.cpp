@@ -256,6 +256,9 @@ bool Gradients::isSaved(Value value) const {
   Operation *op = value.getDefiningOp();
   if (isa<GateOp, RouteOp>(op))
     return true;
+  // What ranks did together, and whom they did it with.
+  if (isa<ExchangeOp, AllGatherOp, OwnRowsOp, PartitionOp, CollectOp>(op))
+    return true;
   if (isa<DispatchOp>(op))
     return value != op->getResult(0);
   auto matmul = dyn_cast<GroupedMatmulOp>(op);

@@ -16,6 +16,8 @@
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 #include "mlir/Interfaces/ValueBoundsOpInterface.h"
 
+#include <optional>
+
 namespace mlir::moe {
 
 /// The gradient of a matrix of grouped rows: row `r` is `scale[r] ·
@@ -152,17 +154,47 @@ Value addTo(ImplicitLocOpBuilder &b, Value gradient, Value before);
 bool isReadOnlyBy(Value value, Operation *op);
 
 //===----------------------------------------------------------------------===//
+// Rows that travel between ranks
+//===----------------------------------------------------------------------===//
+
+/// The tokens of this rank on their way to the experts of other ranks, and the
+/// rows of their choices on the way home.
+struct RoundTrip {
+  PartitionOp partition;
+  ExchangeOp leaving;
+  CollectOp collect;
+};
+
+/// Returns the trip on which a value was received; none if it was not.
+std::optional<RoundTrip> findTripOf(Value received);
+/// Returns the grouped rows, one for each choice, that came home as `rows`, and
+/// their trip; null if they were computed on this rank.
+std::pair<Value, std::optional<RoundTrip>> findRowsBeforeHome(Value rows);
+/// Sends gradients of tokens once to every rank with one of their experts, and
+/// the weights `[T, K]` of their choices, if there are any. Returns them for
+/// the tokens that the rank received.
+std::pair<Value, Value> sendToExperts(const RoundTrip &trip, Gradients &g,
+                                      Value gradient, Value weights);
+/// Brings grouped rows home: row `i` of the result is of the choice at position
+/// `i` of `partition.getHome()`.
+Value bringHome(const RoundTrip &trip, Gradients &g, Value rows);
+/// Returns the weights `[T, K]` that left with the tokens; null if none did.
+Value weightsOfTrip(const RoundTrip &trip);
+
+//===----------------------------------------------------------------------===//
 // Rules
 //===----------------------------------------------------------------------===//
 
 /// Each adds to the gradients of the operands of `op`, whose results have
 /// gradients; emits an error where there is none.
+LogicalResult differentiate(AllGatherOp op, Gradients &g);
 LogicalResult differentiate(AuxiliaryLossOp op, Gradients &g);
 LogicalResult differentiate(GateOp op, Gradients &g);
 LogicalResult differentiate(DispatchOp op, Gradients &g);
 LogicalResult differentiate(GatherSumOp op, Gradients &g);
 LogicalResult differentiate(GroupedMatmulOp op, Gradients &g);
 LogicalResult differentiate(linalg::GenericOp op, Gradients &g);
+LogicalResult differentiate(OwnRowsOp op, Gradients &g);
 /// Slices, casts and reshapes.
 LogicalResult differentiateTensorOp(Operation *op, Gradients &g);
 

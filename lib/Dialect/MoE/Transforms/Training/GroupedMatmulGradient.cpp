@@ -219,12 +219,21 @@ static LogicalResult addRowsGradient(GroupedMatmulOp op, Gradients &g,
   if (!route || op.getGather() != route.getTokens())
     return op.emitOpError("has no gradient: its rows are gathered by other "
                           "indices than those of a moe.route");
-  Value positions = g.forward(route.getPositions());
+  Value source = op.getLhs(), positions = route.getPositions();
+  // A token adds the rows of its choices on its own rank.
+  if (std::optional<RoundTrip> trip = findTripOf(source)) {
+    source = trip->leaving.getSources().front();
+    positions = trip->partition.getHome();
+    if (!g.isActive(source))
+      return success();
+    gradient = bringHome(*trip, g, gradient);
+  }
+  positions = g.forward(positions);
   auto type = cast<RankedTensorType>(gradient.getType());
   Value init =
       g.empty({g.size(positions, 0), g.b.getIndexAttr(type.getDimSize(1))},
               type.getElementType());
-  g.add(op.getLhs(),
+  g.add(source,
         GatherSumOp::create(g.b, init.getType(), gradient, positions,
                             /*weights=*/Value(), /*dropped=*/Value(), init)
             .getResult());

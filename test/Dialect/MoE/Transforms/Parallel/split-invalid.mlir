@@ -25,6 +25,14 @@ func.func @all(%x: tensor<?x4xf32>) -> tensor<?x4xf32> {
 
 // -----
 
+// expected-error@+1 {{expected moe.forward to be a function before this one that saves what argument 0 takes}}
+func.func @saved(%x: tensor<?x4xf32> {moe.name = "saved0", moe.role = "saved"}) -> tensor<?x4xf32> attributes {moe.forward = @forward} {
+  %own = moe.own_rows %x : tensor<?x4xf32>
+  return %own : tensor<?x4xf32>
+}
+
+// -----
+
 // expected-error@+1 {{expected a function of one block, to cut it at its exchanges}}
 func.func @blocks(%x: tensor<?x4xf32>) -> tensor<?x4xf32> {
   %all = moe.all_gather %x : tensor<?x4xf32>

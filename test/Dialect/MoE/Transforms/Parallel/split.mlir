@@ -62,3 +62,46 @@ func.func @shared(%x: tensor<?x16xf32>, %ids: tensor<?x2xi32>, %s: tensor<16x16x
   %y = arith.addf %o, %shared : tensor<?x16xf32>
   return %y : tensor<?x16xf32>
 }
+
+// -----
+
+// What a function saves is kept between the calls, with the rows that it has:
+// what it received is used with what the backward function receives.
+// CHECK:       module attributes
+// CHECK-SAME:    {call = "saves.part1", inputs = ["%{{[0-9]+}}"], outputs = ["saved1"]}
+// CHECK-SAME:    {dtype = "f32", name = "saved0", rows = "home", saved = "after", shape = [-1, 4]}
+// CHECK-SAME:    {dtype = "f32", name = "saved1", rows = "received", saved = "after", shape = [-1, 4]}
+// CHECK-SAME:    forward = "saves", name = "saves_backward"
+// CHECK-SAME:    {call = "saves_backward.part0", inputs = ["dy", "saved0"], outputs = ["x_gradient"]}
+// CHECK-SAME:    {call = "saves_backward.part1", inputs = ["saved1", "%{{[0-9]+}}"], outputs = ["w_gradient"]}
+// CHECK-SAME:    {dtype = "f32", name = "saved1", rows = "received", saved = "before", shape = [-1, 4]}
+// CHECK-LABEL: func.func @saves_backward.part1(
+// CHECK:         linalg.generic
+#row = affine_map<(d0, d1) -> (d0, d1)>
+#column = affine_map<(d0, d1) -> (d1)>
+func.func @saves(%x: tensor<?x4xf32>, %n: tensor<8xi32>)
+    -> (tensor<?x4xf32> {moe.name = "y"}, tensor<?x4xf32> {moe.name = "saved0", moe.role = "saved"},
+        tensor<?x4xf32> {moe.name = "saved1", moe.role = "saved"}) {
+  %rows, %received = moe.exchange %x send(%n : tensor<8xi32>) : tensor<?x4xf32> -> tensor<?x4xf32> received tensor<8xi32>
+  %s = math.sqrt %rows : tensor<?x4xf32>
+  %e = math.exp %x : tensor<?x4xf32>
+  %y = math.sqrt %x : tensor<?x4xf32>
+  return %y, %e, %s : tensor<?x4xf32>, tensor<?x4xf32>, tensor<?x4xf32>
+}
+func.func @saves_backward(%dy: tensor<?x4xf32> {moe.name = "dy"}, %n: tensor<8xi32> {moe.name = "n"},
+    %s0: tensor<?x4xf32> {moe.name = "saved0", moe.role = "saved"}, %s1: tensor<?x4xf32> {moe.name = "saved1", moe.role = "saved"})
+    -> (tensor<?x4xf32> {moe.name = "x_gradient"}, tensor<4xf32> {moe.name = "w_gradient"}) attributes {moe.forward = @saves} {
+  %rows, %received = moe.exchange %dy send(%n : tensor<8xi32>) : tensor<?x4xf32> -> tensor<?x4xf32> received tensor<8xi32>
+  %zero = arith.constant 0.0 : f32
+  %e = tensor.empty() : tensor<4xf32>
+  %f = linalg.fill ins(%zero : f32) outs(%e : tensor<4xf32>) -> tensor<4xf32>
+  %dw = linalg.generic {indexing_maps = [#row, #row, #column], iterator_types = ["reduction", "parallel"]}
+      ins(%rows, %s1 : tensor<?x4xf32>, tensor<?x4xf32>) outs(%f : tensor<4xf32>) {
+  ^bb0(%a: f32, %b: f32, %o: f32):
+    %m = arith.mulf %a, %b : f32
+    %t = arith.addf %o, %m : f32
+    linalg.yield %t : f32
+  } -> tensor<4xf32>
+  %dx = arith.mulf %dy, %s0 : tensor<?x4xf32>
+  return %dx, %dw : tensor<?x4xf32>, tensor<4xf32>
+}
