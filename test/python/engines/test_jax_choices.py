@@ -29,6 +29,8 @@ if importlib.util.find_spec("jax") is not None:
     import jax.numpy as jnp
     from jax import lax
 
+SLOTS = 5
+
 
 def halves(x):
     """Gate and up are the columns of one product."""
@@ -71,6 +73,40 @@ def taken_one(x, p):
     """One choice."""
     weights, ids = route(x, p, 1)
     return weighed(jnp.take_along_axis(of_all(x, p), ids[:, :, None], axis=1), weights + 1)
+
+
+# -- slots by masks, weighed by the scores of all experts -------------------------------
+
+
+def places(hot):
+    """The place of each token at its expert, counted from 0; below 0 at all others."""
+    return jnp.cumsum(hot, axis=-2) * hot - 1
+
+
+def flaxformer(x, p, groups=3, slots=4, scores=lambda scores: scores):
+    """One choice, groups of tokens, scores times a mask of slots; vmap over the experts."""
+    x = x.reshape(groups, -1, HIDDEN)
+    probabilities = jax.nn.softmax(jnp.einsum("gth,he->gte", x, p["router"]), axis=-1)
+    _, ids = lax.top_k(probabilities, 1)
+    hot = jax.nn.one_hot(ids[..., 0], EXPERTS, dtype=jnp.int32)
+    mask = jax.nn.one_hot(places(hot) * 1.0, slots, dtype=jnp.bool_)
+    combine = jnp.einsum("...te,...tec->...tec", scores(probabilities), mask)
+    rows = jnp.einsum("gth,gtec->gech", x, mask)
+    rows = jnp.swapaxes(rows, 0, 1).reshape(EXPERTS, groups * slots, HIDDEN)
+    y = jax.vmap(lambda wi, wo, rows: jax.nn.relu(rows @ wi) @ wo)(p["wi"], p["wo"], rows)
+    y = y.reshape(EXPERTS, groups, slots, HIDDEN).swapaxes(0, 1)
+    return jnp.einsum("gech,gtec->gth", y, combine).reshape(-1, HIDDEN)
+
+
+def one_group(x, p):
+    """The same, written as products of broadcast arrays."""
+    probabilities = jax.nn.softmax(x @ p["router"], axis=-1)
+    _, ids = lax.top_k(probabilities, 1)
+    hot = jax.nn.one_hot(ids[:, 0], EXPERTS, dtype=jnp.int32)
+    mask = jax.nn.one_hot(places(hot), SLOTS, dtype=x.dtype)
+    rows = jnp.einsum("tec,th->ech", mask, x)
+    y = jnp.einsum("eci,eih->ech", jnp.tanh(jnp.einsum("ech,ehi->eci", rows, p["wi"])), p["wo"])
+    return jnp.einsum("tec,ech->th", mask * probabilities[:, :, None], y)
 
 
 # -- loops --------------------------------------------------------------------------
@@ -122,6 +158,11 @@ def of_fewer(x, p):
         of_all(x, p)[:, :EXPERTS - 2], ids[:, :, None], axis=1, mode="clip"), weights)
 
 
+def other_scores(x, p):
+    """The scores of the next expert."""
+    return flaxformer(x, p, scores=lambda scores: jnp.roll(scores, 1, axis=-1))
+
+
 FORMS = "taken", "taken_unnormalized", "indexed", "taken_one", "scan"
 NEAR_MISSES = "of_the_next", "of_other_tokens", "of_a_square", "of_fewer"
 
@@ -143,3 +184,19 @@ def test_near_misses(name):
     imported = import_block(block, p, TOKENS)
     assert count(imported, "dispatch") == 0
     compare(imported, block, p, TOKENS)
+
+
+@pytest.mark.parametrize("name", ["flaxformer", "one_group"])
+def test_slots(name):
+    block, p = globals()[name], parameters()
+    imported = import_block(block, p, TOKENS)
+    assert [count(imported, o) for o in ("gate", "dispatch", "grouped_matmul", "combine")] == [
+        1, 1, 2, 1]
+    assert "capacity(<fixed = " in imported.mlir
+    compare(imported, block, p, TOKENS)
+
+
+def test_scores_of_others():
+    """Raised with these scores, or not."""
+    p = parameters()
+    compare(import_block(other_scores, p, TOKENS), other_scores, p, TOKENS)

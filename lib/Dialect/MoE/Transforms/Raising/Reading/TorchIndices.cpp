@@ -166,7 +166,8 @@ static bool readBinCount(TorchReader &t) {
 /// (x, bins, min, max): with bins E from 0 to E − 1 those are the integers.
 static bool readHistogram(TorchReader &t) {
   Value x = t.in(0);
-  // Small integers are exact in f32.
+  // Small integers are exact in f32. Each is in a bin of its own, up to bins −
+  // 1 or to bins, which no id is.
   while (Operation *convert = x ? definedBy(x, "stablehlo.convert") : nullptr) {
     if (isIndex(x))
       break;
@@ -175,7 +176,8 @@ static bool readHistogram(TorchReader &t) {
   auto bins = t.integer(1);
   auto low = t.number(2), high = t.number(3);
   if (!isIndex(x) || tensorOf(x).getRank() != 1 || !bins || *bins < 2 ||
-      *bins > (1 << 20) || low != 0.0 || high != double(*bins - 1) || !t.out())
+      *bins > (1 << 20) || low != 0.0 || !high ||
+      (*high != double(*bins - 1) && *high != double(*bins)) || !t.out())
     return false;
   return t.set(countsOf(t, x, *bins));
 }

@@ -1,4 +1,8 @@
 // RUN: moe-opt %s --split-input-file --allow-unregistered-dialect --moe-raise-routing --moe-raise-grouped | FileCheck %s
+// Bins up to their number, which no id is, are the same.
+// RUN: sed 's/value = 7 : i64/value = 8 : i64/' %s | moe-opt - --split-input-file --allow-unregistered-dialect --moe-raise-routing --moe-raise-grouped | FileCheck %s
+// RUN: sed 's/value = 7 : i64/value = 6 : i64/' %s | moe-opt - --split-input-file --allow-unregistered-dialect --moe-raise-routing --moe-raise-grouped | FileCheck %s --check-prefix=BINS
+// BINS: "torch.aten.histc"
 
 // transformers' "grouped_mm" experts, as torch-mlir imports them, with any number of
 // tokens: what is between the products stays an operation of torch.

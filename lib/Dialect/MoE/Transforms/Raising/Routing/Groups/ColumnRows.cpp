@@ -21,8 +21,8 @@ using namespace mlir::moe::raising;
 
 std::optional<RowGrouper::Slice>
 RowGrouper::matchSlice(Operation *op, const Axes &axes) const {
-  RankedTensorType from = op->getNumOperands() ? tensorOf(op->getOperand(0))
-                                               : RankedTensorType();
+  RankedTensorType from =
+      op->getNumOperands() ? tensorOf(op->getOperand(0)) : RankedTensorType();
   if (!from || from.getRank() != int64_t(axes.size()))
     return std::nullopt;
   Slice slice;
@@ -35,8 +35,8 @@ RowGrouper::matchSlice(Operation *op, const Axes &axes) const {
       return std::nullopt;
     return Slice{*starts, *limits, *strides};
   }
-  bool isDynamic = isNamed(op, "stablehlo.real_dynamic_slice") &&
-                   op->getNumOperands() == 4;
+  bool isDynamic =
+      isNamed(op, "stablehlo.real_dynamic_slice") && op->getNumOperands() == 4;
   auto columns = dyn_cast<tensor::ExtractSliceOp>(op);
   if (!isDynamic && (!columns || columns.getType().getRank() != from.getRank()))
     return std::nullopt;

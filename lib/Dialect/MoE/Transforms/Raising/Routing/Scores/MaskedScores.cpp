@@ -11,6 +11,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Contraction.h"
 #include "Extents.h"
 #include "Gate/Match.h"
 #include "Routing/Routing.h"
@@ -235,6 +236,108 @@ static bool visitScores(Operation *op, Routing &routing) {
   return true;
 }
 
+/// Returns the scores [T, E] that a value with these axes has, perhaps repeated
+/// along others, for `sink`; null if it has none.
+static Value scoresOf(Value value, Axes axes, const Selector &mask,
+                      Operation *sink, Routing &routing) {
+  AxisExtents extents = Selectors::extentsOf(mask);
+  while (Operation *op = value.getDefiningOp()) {
+    if (op->getNumOperands() == 0 ||
+        (axes == Axes{"t", "e"} && !isNamed(op, "stablehlo.convert")))
+      break;
+    Value from = op->getOperand(0);
+    std::optional<Axes> of;
+    if (isBroadcast(op))
+      of = sourceAxes(op, axes);
+    else if (isReshape(op))
+      of = reshapeAxes(axes, tensorOf(value).getShape(),
+                       tensorOf(from).getShape(), extents);
+    else if (from.getType() == value.getType() &&
+             isNamed(op, "stablehlo.convert"))
+      of = axes;
+    else
+      break;
+    if (!of)
+      break;
+    axes = *of;
+    value = from;
+  }
+  RankedTensorType type = tensorOf(value);
+  if (axes == Axes{"g", "s", "e"} && type.hasStaticShape() && !isRead(sink)) {
+    // Of groups of tokens.
+    routing.rewriter.setInsertionPoint(sink);
+    value = buildReshape(
+        routing.rewriter, value,
+        RankedTensorType::get(
+            {type.getDimSize(0) * type.getDimSize(1), type.getDimSize(2)},
+            type.getElementType()));
+    routing.made.push_back(value.getDefiningOp());
+    type = tensorOf(value);
+    axes = {"t", "e"};
+  }
+  return axes == Axes{"t", "e"} && type && type.getRank() == 2 &&
+                 isRowFloat(type.getElementType()) &&
+                 type.getDimSize(1) == Choices::expertsOf(mask.ids) &&
+                 haveSameRows(value, mask.ids) && !splatOf(value)
+             ? value
+             : Value();
+}
+
+/// The scores of a product with a mask of slots: an einsum of [T, E] and
+/// [T, E, C], or the same with groups of tokens.
+static bool visitSlotScores(Operation *op, Routing &routing) {
+  std::optional<Contraction> dot;
+  if (isNamed(op, "stablehlo.dot_general"))
+    dot = readContraction(op);
+  if (!dot && !isNamed(op, "stablehlo.multiply"))
+    return false;
+  for (unsigned i : {0u, 1u}) {
+    Value value = op->getOperand(i), other = op->getOperand(1 - i);
+    if (dot) {
+      value = dot->operand(i);
+      other = dot->operand(1 - i);
+    }
+    std::optional<Selector> mask = routing.selectors.get(value);
+    if (!mask || mask->kind != Selector::Product || !mask->hot || !mask->slot ||
+        mask->weights || mask->unless || mask->expert ||
+        !mask->functions.empty() || countAxis(mask->axes, 'k') > 0 ||
+        routing.selectors.get(other))
+      continue;
+    Axes of = mask->axes;
+    if (dot) {
+      llvm::SmallDenseMap<unsigned, std::string> along;
+      for (auto [loop, names] : llvm::zip_equal(dot->loops(i), mask->axes))
+        along[loop] = names;
+      auto axesOf = [&](ArrayRef<unsigned> loops) {
+        Axes axes;
+        for (unsigned loop : loops)
+          axes.push_back(along.contains(loop) ? along[loop] : "?");
+        return axes;
+      };
+      // Each element is multiplied, and none added up.
+      if (dot->outLoops.size() != mask->axes.size())
+        continue;
+      of = axesOf(dot->loops(1 - i));
+      mask->axes = axesOf(dot->outLoops);
+      if (countAxis(of, '?') > 0 || countAxis(mask->axes, '?') > 0)
+        continue;
+    } else {
+      for (std::string &names : of)
+        if (names == "c")
+          names = "*";
+    }
+    Value scores = scoresOf(other, of, *mask, op, routing);
+    if (!scores)
+      continue;
+    mask->weights = ChoiceBuilder(routing, op).choose(scores, mask->ids);
+    if (!mask->weights)
+      return false;
+    routing.selectors.assign(op->getResult(0), *mask);
+    return true;
+  }
+  return false;
+}
+
 /// The sum of the weights of a token.
 static bool raiseSum(Operation *op, Routing &routing) {
   if (!isNamed(op, "stablehlo.reduce") || op->getNumOperands() != 2 ||
@@ -287,7 +390,8 @@ static bool visitScaled(Operation *op, Routing &routing) {
 bool mlir::moe::raising::raiseMaskedScores(Operation *op, Routing &routing) {
   if (routing.gates.empty() || op->getNumResults() != 1)
     return false;
-  if (visitScores(op, routing) || visitScaled(op, routing))
+  if (visitScores(op, routing) || visitScaled(op, routing) ||
+      visitSlotScores(op, routing))
     return false;
   return raiseSum(op, routing);
 }
