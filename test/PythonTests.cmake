@@ -47,7 +47,8 @@ moe_add_python_tests(transformers
 moe_add_python_tests(engines
   engines/jax engines/jax_batches engines/jax_calls engines/jax_choices engines/jax_einsums engines/jax_forms engines/jax_groups
   engines/jax_lowering engines/jax_training engines/mpi
-  engines/onnx engines/onnx_graphs engines/onnx_quantized engines/onnx_sessions engines/torch_mlir
+  engines/onnx engines/onnx_graphs engines/onnx_loops engines/onnx_quantized engines/onnx_sessions
+  engines/torch_mlir
   engines/triton engines/vllm
   COST 5)
 moe_add_python_tests(parallel

@@ -40,7 +40,7 @@ from ._experts.description import describe, is_experts, parameter_names
 from ._layers import operation  # noqa: F401  (registers moe_mlir::layer)
 from ._layers.follow import tensors_of
 from ._layers.gradients import differentiated
-from ._layers.graph_part import Left, Part, example, hint, module_id
+from ._layers.graph_part import Left, Part, example, hint, module_id, name_of
 from ._layers.module import collector, is_recording, run_layer
 from ._tracing.batches import ROWS, kind_of_batches
 from ._tracing.examples import example_of, first_of, rows_in_model
@@ -49,6 +49,9 @@ from .torch import import_module, is_block, parts_of
 __all__ = ["backend"]
 
 Node = torch.fx.Node
+
+# Operations that choose, and how many modules around one may be a router with its experts.
+_CHOICES, _LEVELS = ("topk", "argmax"), 3
 
 # Of the largest result. Of sums in another order, and of roundings in another place:
 _TRANSLATION = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
@@ -106,6 +109,7 @@ class _Replacement:
             if (argument := node.meta.get("grapharg")) is not None:
                 self.values[node] = argument.example
         self.frame = _Frame()
+        self.last = ""  # what a module was translated to last
 
     def run(self) -> None:
         changed = False
@@ -131,6 +135,8 @@ class _Replacement:
             else:
                 changed = True
                 _warn(path, block or experts, f"only its experts are compiled: {_text(reason)}")
+        for levels in self.around_choices():
+            changed = self.replace_innermost(levels) or changed
         if changed:
             self.graph.lint()
             self.graph_module.recompile()
@@ -163,6 +169,44 @@ class _Replacement:
         for path, module in modules:
             if id(module) not in handled and is_experts(module) and module is not self.frame.split:
                 yield path, None, module
+
+    def around_choices(self) -> Iterator[list[tuple[str, torch.nn.Module]]]:
+        """Return the modules around each choice that is of no block by its name, from inside."""
+        found: dict[int, torch.nn.Module] = {}
+        done: set[tuple[int, ...]] = set()
+        for node in [n for n in self.graph.nodes if name_of(n) in _CHOICES]:
+            if node not in set(self.graph.nodes):  # of what is replaced
+                continue
+            levels = [(module_id(key), path) for key, (path, _) in (
+                node.meta.get("nn_module_stack") or {}).items()]
+            if (ids := tuple(i for i, _ in levels)) in done:
+                continue
+            done.add(ids)
+            found = found or {id(m): m for m in gc.get_objects()
+                              if issubclass(type(m), torch.nn.Module)}
+            modules = [(path, found[i]) for i, path in levels if i in found]
+            if self.frame.whole is not None and self.frame.whole not in [m for _, m in modules]:
+                modules.insert(0, ("L['self']", self.frame.whole))
+            if not any(is_block(m) or is_experts(m) or m in _taken for _, m in modules):
+                yield modules[::-1][:_LEVELS]
+
+    def replace_innermost(self, levels: Sequence[tuple[str, torch.nn.Module]]) -> bool:
+        """Replace the first of these modules that is a router with experts; return whether one
+        is. A choice without experts is no reason for a warning."""
+        reason: Exception | None = None
+        for path, module in levels:
+            self.last = ""
+            try:
+                self.replace_block(self.part(module, path), only_experts=True)
+                return True
+            except _NoExperts:
+                continue
+            except Exception as error:
+                reason = error if "moe.dispatch" in self.last else reason
+            if reason is not None:
+                _warn(path, module, f"it is not compiled: {_text(reason)}")
+                break
+        return False
 
     def part(self, module: torch.nn.Module, path: str) -> Part:
         """Collect the part of the graph that is a call of ``module``."""
@@ -197,17 +241,21 @@ class _Replacement:
 
     # -- replacement ----------------------------------------------------------
 
-    def replace_block(self, part: Part) -> None:
-        """Replace a router with its experts."""
+    def replace_block(self, part: Part, only_experts: bool = False) -> None:
+        """Replace a router with its experts; another module is an error if it is ``only`` these."""
         if len(part.operands) != 1:
             raise Left(f"it takes {len(part.operands)} tensors, expected one: its rows")
         rows, = part.operands
         results = [n for n in part.results if _is_like(example(n), example(rows))]
         if len(results) != 1:
             raise Left(f"{len(results)} of its results have the shape of its rows, expected one")
-        self.replace(part, results[0], [rows], self.translate(part, results[0], rows))
+        found = self.translate(part, results[0], rows, only_experts)
+        if only_experts and "moe.dispatch" not in found.mlir:
+            raise _NoExperts
+        self.replace(part, results[0], [rows], found)
 
-    def translate(self, part: Part, result: Node, rows: Node) -> _Translation:
+    def translate(self, part: Part, result: Node, rows: Node,
+                  only_experts: bool = False) -> _Translation:
         """Translate a block, or find what an equal one was translated to."""
         structure = part.structure(result, [rows], self.values)
         if structure in _translations:
@@ -221,8 +269,14 @@ class _Replacement:
                 return known
         like = example(rows)
         columns = hint(like.shape[-1])
-        imported = import_module(part.module, example=torch.zeros(
-            (*[1] * (like.ndim - 2), 6, columns), dtype=like.dtype, device=like.device))
+        with warnings.catch_warnings():
+            if only_experts:
+                warnings.filterwarnings("ignore", ".*has nothing that is known as experts")
+            imported = import_module(part.module, example=torch.zeros(
+                (*[1] * (like.ndim - 2), 6, columns), dtype=like.dtype, device=like.device))
+        self.last = imported.mlir
+        if only_experts and "moe.dispatch" not in imported.mlir:
+            raise _NoExperts
         if imported.columns != columns:
             raise Left(f"its rows have {columns} columns, expected {imported.columns}")
         found = _Translation(imported.mlir, tuple(imported.weights), imported.columns)
@@ -416,6 +470,10 @@ def _difference(actual: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
     """Return the largest differences in each row, of the largest result."""
     actual, expected = (t.reshape(-1, t.shape[-1]).float() for t in (actual, expected))
     return (actual - expected).abs().amax(-1) / expected.abs().amax().clamp_min(1e-30)
+
+
+class _NoExperts(Left):
+    """A module chooses, and not among experts."""
 
 
 class _Frame:

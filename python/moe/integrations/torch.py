@@ -76,10 +76,22 @@ class Imported:
         return compile_module(self.mlir, **options)
 
     def layer(self, **options: Any) -> Layer | PythonLayer:
-        """Compile the layer and bind the weights that the module has now."""
+        """Compile the layer and bind the weights that the module has now.
+
+        What the compiler refuses without options, such as a tensor that grows with the square of
+        the number of tokens, runs in Python, with a warning.
+        """
         if self.reason is not None:
             return PythonLayer(self.original, self.ndim)
-        return self.compile(**options).layer(self.arrays())
+        try:
+            module = self.compile(**options)
+        except MoEError as error:
+            own = None if options or self.traced is None else self.traced()
+            if own is None or error.code not in (INVALID_ARGUMENT, UNIMPLEMENTED):
+                raise
+            warnings.warn(f"{type(own).__name__} runs in Python: {error.message}", stacklevel=2)
+            return PythonLayer(own, self.ndim)
+        return module.layer(self.arrays())
 
     def arrays(self) -> dict[str, torch.Tensor]:
         """Return the weights as ``Module.layer`` takes them: contiguous, without gradients."""

@@ -3,6 +3,7 @@ where that is what they are, and right in any case."""
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import pytest
@@ -309,6 +310,105 @@ def test_near_misses(combine, dispatches, inner):
     if combine is halves and inner == H:
         pytest.skip("sizes of its own")
     run(Block(combine, inner), dispatches)
+
+
+class Modules(torch.nn.Module):
+    """Experts that are modules each, and a shared one; ``combine`` as of a Block."""
+
+    def __init__(self, combine):
+        super().__init__()
+        torch.manual_seed(0)
+        self.router, self.combine = torch.nn.Linear(H, 4), combine
+        self.experts = torch.nn.ModuleList(torch.nn.Sequential(
+            torch.nn.Linear(H, I), torch.nn.GELU(), torch.nn.Linear(I, H)) for _ in range(5))
+
+    def forward(self, x):
+        weights, ids = self.router(x).softmax(-1).topk(K)
+        return self.combine(self, x, weights, ids)
+
+
+def stacked(m, x, w, ids):
+    """All results, of which those of the choices are gathered."""
+    y = torch.stack([e(x) for e in m.experts[:4]], dim=1)
+    return (y.gather(1, ids[..., None].expand(-1, -1, H)) * w[..., None]).sum(1)
+
+
+def stacked_by_matrix(m, x, w, ids):
+    y = torch.stack([e(x) for e in m.experts[:4]])
+    return einsum("eth,te->th", y, torch.zeros(x.shape[0], 4).scatter(1, ids, w))
+
+
+def added(m, x, w, ids, inputs=lambda x, i: x, number=lambda i: i):
+    """Masks of the choices, beside a shared expert and the rows."""
+    y = m.experts[4](x)
+    for i, expert in enumerate(m.experts[:4]):
+        own = torch.where(ids == number(i), w, torch.zeros_like(w)).sum(-1, keepdim=True)
+        y = y + own * expert(inputs(x, i))
+    return x + y
+
+
+def added_columns(m, x, w, ids):
+    matrix = torch.zeros(x.shape[0], 4).scatter(1, ids, w)
+    return sum(e(x) * matrix[:, i, None] for i, e in enumerate(m.experts[:4]))
+
+
+def other_rows(m, x, w, ids):
+    """An expert has other rows."""
+    return added(m, x, w, ids, inputs=lambda x, i: x if i else 2 * x)
+
+
+def one_twice(m, x, w, ids):
+    """The first expert's weights for two of them, and nobody has the last one's."""
+    return added(m, x, w, ids, number=lambda i: max(i - 1, 0))
+
+
+def other_function(m, x, w, ids):
+    y = [e(x) for e in m.experts[:3]] + [m.experts[3](x).tanh()]
+    return (torch.stack(y, 1).gather(1, ids[..., None].expand(-1, -1, H)) * w[..., None]).sum(1)
+
+
+@pytest.mark.parametrize("combine, dispatches", [
+    (stacked, 1), (stacked_by_matrix, 1), (added, 1), (added_columns, 1), (other_rows, 0),
+    (one_twice, 0), (other_function, 0)], ids=lambda v: getattr(v, "__name__", None))
+def test_modules(combine, dispatches):
+    run(Modules(combine), dispatches)
+
+
+def by_number_of_tokens(m, x, w, ids, shared=False):
+    """nanoMoE: a capacity that Python computes of the number of tokens, marks of the places that
+    are used, and a product for each expert."""
+    capacity = max(math.floor(K * 0.8 * x.shape[0] / E) + 1, 4)
+    capacity += capacity % 2
+    mask = one_hot(ids, E).permute(1, 0, 2)
+    place = (mask.reshape(-1, E).cumsum(0) - 1).view(K, -1, E)
+    mask = mask * (place < capacity)
+    place = (mask * (place // 2 if shared else place)).sum(-1)
+    scores = torch.zeros(x.shape[0], E).scatter(1, ids, w)
+    combine = ((mask * scores).unsqueeze(3) * one_hot(place, capacity).unsqueeze(2)).sum(0)
+    rows = combine.bool().permute(1, 2, 0).type_as(x) @ x
+    h = silu(torch.bmm(rows, m.w1.transpose(1, 2)) + m.bias.view(E, 1, -1))
+    return combine.view(x.shape[0], -1) @ torch.bmm(h, m.w2.transpose(1, 2)).view(-1, H)
+
+
+def shared_by_number_of_tokens(m, x, w, ids):
+    """Two tokens share a place."""
+    return by_number_of_tokens(m, x, w, ids, shared=True)
+
+
+@pytest.mark.parametrize("combine, dispatches", [
+    (by_number_of_tokens, 1), (shared_by_number_of_tokens, 0)],
+    ids=lambda v: getattr(v, "__name__", None))
+def test_capacity_of_the_number_of_tokens(combine, dispatches):
+    block = Block(combine).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        imported = moe.from_torch(block)
+        layer = imported.layer()  # in Python, where masks are squares of the number of tokens
+    assert imported.mlir.count("moe.dispatch") == dispatches
+    for tokens in (33, 8, 1):
+        x = torch.randn(tokens, H, generator=torch.Generator().manual_seed(3))
+        with torch.no_grad():
+            assert data.relative_error(layer(x).numpy(), block(x).numpy()) < F32
 
 
 def test_a_bias_of_zeros():

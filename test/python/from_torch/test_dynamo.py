@@ -451,3 +451,36 @@ def test_a_copy_has_its_own_weights():
     second, *_ = compiled_operations(two, x)
     assert data.relative_error(first(x).numpy(), one(x).numpy()) < F32
     assert data.relative_error(second.numpy(), two(x).numpy()) < F32
+
+
+class FeedForward(torch.nn.Module):
+    """gpt-fast's: neither its name nor that of a part says that it has experts."""
+
+    def __init__(self, experts=True):
+        super().__init__()
+        draw = torch.Generator().manual_seed(7)
+        self.gate, self.experts_ = torch.nn.Linear(H, 8, bias=False), experts
+        self.w1, self.w2 = (torch.nn.Parameter(torch.randn(8, *shape, generator=draw) / 6)
+                            for shape in ((24, H), (H, 24)))
+
+    def forward(self, x):
+        x = x.view(-1, H)
+        weights, ids = torch.topk(self.gate(x).softmax(-1), 2)
+        if not self.experts_:  # the best ones of something else
+            return x * weights.sum(-1, keepdim=True)
+        h = torch.nn.functional.silu(torch.einsum("ti,taoi->tao", x, self.w1[ids]))
+        return torch.einsum("tai,ta->ti", torch.einsum("tao,taio->tai", h, self.w2[ids]), weights)
+
+
+@pytest.mark.parametrize("experts", [True, False])
+def test_experts_without_a_name(experts):
+    block = FeedForward(experts).eval()
+    norm = torch.nn.RMSNorm(H)
+
+    def function(x):
+        return x + block(norm(x)).view_as(x)
+
+    x = torch.randn(1, 7, H)
+    result, count, messages, _ = compiled_operations(function, x, dynamic=True)
+    assert count == experts and not messages
+    assert data.relative_error(result.numpy(), function(x).numpy()) < F32

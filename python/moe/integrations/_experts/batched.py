@@ -17,9 +17,11 @@ from typing import Any
 
 import torch
 
-from .._graph.function import Extent, argument, extents_of
+from .._graph.function import argument, extents_of
 from .._graph.scalars import RULES
-from .choices import number_of_experts, packet_of
+from .axes import LAYOUTS, Axis, Dim, Dims, merge
+from .choices import number_of_experts, packet_of, top_k_of
+from .dense import Functions, stacked
 from .matrices import are_ids, choices_of, ids_of_mask, is_of_mask, scattered_ids
 from .places import sum_along
 
@@ -27,18 +29,6 @@ __all__ = ["find_batched"]
 
 Node = torch.fx.Node
 aten = torch.ops.aten
-
-
-@dataclass(frozen=True, eq=False)
-class _Axis:
-    """What a dimension consists of, or a factor of it: not 1."""
-
-    size: Extent
-    free: bool = False  # copies along something that is not known yet
-
-
-Dim = tuple[_Axis, ...]
-Dims = tuple[Dim, ...]
 
 
 @dataclass(frozen=True)
@@ -50,11 +40,11 @@ class _Value:
     kind: str
     dims: Dims
     base: Node | None = None  # plain: a node [T, N]; weight: the parameter
-    columns: _Axis | None = None  # of cells
+    columns: Axis | None = None  # of cells
     ids: Node | None = None  # of a weight that was gathered
     mix: Node | None = None
 
-    def axes(self) -> list[_Axis]:
+    def axes(self) -> list[Axis]:
         return [axis for dim in self.dims for axis in dim]
 
 
@@ -63,14 +53,14 @@ class _Batched:
         self.tensors = tensors
         self.values: dict[Node, _Value | None] = {}
         self.steps: dict[Node, tuple[str, Any, tuple[Any, ...], dict[str, Any]]] = {}
-        self.tokens: _Axis | None = None
-        self.cells: _Axis | None = None  # choices or experts
-        self.experts: _Axis | None = None
+        self.tokens: Axis | None = None
+        self.cells: Axis | None = None  # choices or experts
+        self.experts: Axis | None = None
         self.ids: Node | None = None
         self.rows: Node | None = None
         self.mask: Node | None = None  # [T, E], that the rows were multiplied by
         self.scales_rows = False  # the mask is of weights
-        self.places: _Axis | None = None  # of an expert with a capacity, in place of tokens
+        self.places: Axis | None = None  # of an expert with a capacity, in place of tokens
         self.parameters: set[Node] = set()
 
     # -- values ---------------------------------------------------------------
@@ -87,8 +77,10 @@ class _Batched:
             return self.weight(node)
         if node.op == "call_function":
             packet = getattr(node.target, "overloadpacket", node.target)
-            if packet in _LAYOUTS and (source := self.value(node.args[0])) is not None:
-                dims = _LAYOUTS[packet](node, source.dims)
+            if packet in LAYOUTS and (source := self.value(node.args[0])) is not None:
+                dims = LAYOUTS[packet](node, source.dims)
+                if source.kind == "places" and packet is aten._to_copy:
+                    dims = source.dims  # where there is one
                 if dims is not None:
                     part = ("slice", None, (source.base,), {}) if source.kind == "weight" else (
                         "part", None, (node.args[0],), {})
@@ -96,10 +88,14 @@ class _Batched:
                     return replace(source, dims=dims)
             if packet is aten.index:
                 found = self.gathered(node)
-            elif packet is aten.bmm:
+            elif packet in (aten.bmm, aten.mm):
                 found = self.product(node)
             elif packet is aten.sum:
                 found = self.total(node)
+            elif packet is aten.cat:
+                found = self.stacked(node)
+            elif packet is aten.gather:
+                found = self.chosen(node)
             elif packet in (aten.slice, aten.split_with_sizes) or node.target is operator.getitem:
                 found = self.columns(node)
             elif packet in RULES:
@@ -112,31 +108,35 @@ class _Batched:
 
     def weight(self, node: Node) -> _Value | None:
         shape = extents_of(node.meta["val"])
-        if len(shape) not in (2, 3) or 1 in shape:
+        if len(shape) not in (2, 3) or 1 in (shape[0], shape[-1]):
             return None
         if len(shape) == 3 and self.experts is None:
-            self.experts = _Axis(shape[0])
+            self.experts = Axis(shape[0])
+            # Biases may be used before.
+            self.values = {n: v for n, v in self.values.items() if v is not None}
         if self.experts is None or shape[0] != self.experts.size:
             return None
-        inner = tuple((_Axis(size),) for size in shape[1:])
+        inner = tuple((Axis(size),) if size != 1 else () for size in shape[1:])
         return _Value("weight", ((self.experts,), *inner), node)
 
     def plain(self, node: Node) -> _Value | None:
         """Rows of something for each token, or a matrix."""
         shape = extents_of(node.meta["val"])
-        if len(shape) == 3 and not isinstance(shape[0], int) and isinstance(shape[1], int) and (
-                1 not in shape and node.meta["val"].is_floating_point()
+        of_tokens = getattr(next(iter(shape), 0), "is_Symbol", False)
+        if len(shape) == 3 and of_tokens and isinstance(shape[1], int) and (
+                1 not in shape and (node.meta["val"].is_floating_point()
+                                    or node.meta["val"].dtype == torch.bool)
                 and (self.tokens is None or self.tokens.size == shape[0])):
-            self.tokens = self.tokens or _Axis(shape[0])
-            return _Value("places", ((self.tokens,), (_Axis(shape[1]),), (_Axis(shape[2]),)), node)
+            self.tokens = self.tokens or Axis(shape[0])
+            return _Value("places", ((self.tokens,), (Axis(shape[1]),), (Axis(shape[2]),)), node)
         if len(shape) != 2 or isinstance(shape[0], int) or shape[1] == 1 or not isinstance(
                 shape[1], int):
             return None
-        if self.tokens is None:
-            self.tokens = _Axis(shape[0])
-        if shape[0] != self.tokens.size:
+        if self.tokens is None and shape[0].is_Symbol:
+            self.tokens = Axis(shape[0])
+        if self.tokens is None or shape[0] != self.tokens.size:
             return None
-        return _Value("plain", ((self.tokens,), (_Axis(shape[1]),)), node)
+        return _Value("plain", ((self.tokens,), (Axis(shape[1]),)), node)
 
     def gathered(self, node: Node) -> _Value | None:
         source, indices = node.args[:2]
@@ -155,6 +155,53 @@ class _Batched:
         self.steps[node] = "slice", None, (source,), {}
         return _Value("weight", (*dims, *table.dims[1:]), source, ids=ids)
 
+    def stacked(self, node: Node) -> _Value | None:
+        """The results of experts that are modules each."""
+        if (found := stacked(node)) is None:
+            return None
+        results, dim, is_merged = found
+        functions, count = Functions(results, self.tensors), len(results)
+        if functions.rows is None or (rows := self.value(functions.rows)) is None or (
+                rows.kind != "plain" or rows.base is not functions.rows
+                or self.rows not in (None, rows.base) or self.ids is not None
+                or self.experts not in (None, self.cells) or (
+                    self.experts is not None and self.experts.size != count)):
+            return None
+        shape = extents_of(node.meta["val"])
+        columns = Axis(extents_of(results[0].meta["val"])[-1])
+        self.experts = self.cells = self.experts or Axis(count)
+        if is_merged:
+            inner: Dims = ((self.tokens,), (columns,))
+            dims = tuple((self.cells, *d) if i == dim else d for i, d in enumerate(inner))
+        else:
+            rest = iter([(self.tokens,), (columns,)])
+            dims = tuple((self.cells,) if i == dim else next(rest) for i in range(3))
+        if any(len(d) == 1 and d[0].size != e for d, e in zip(dims, shape)):
+            return None
+        self.rows = rows.base
+        self.steps |= functions.steps
+        self.steps[node] = "parts", None, (results,), {}
+        self.parameters |= functions.parameters
+        return _Value("cells", dims, columns=columns)
+
+    def chosen(self, node: Node) -> _Value | None:
+        """The cells of the choices, of those of all experts."""
+        source, dim, index = self.value(node.args[0]), node.args[1], self.value(node.args[2])
+        if source is None or index is None or (source.kind, index.kind) != ("cells", "plain"):
+            return None
+        dim, ids = dim % len(source.dims), index.base
+        if self.ids is not None or self.mask is not None or self.places is not None or (
+                source.dims[dim] != (self.experts,) or not are_ids(ids, self.experts.size)):
+            return None
+        at = self.values[ids].dims[1]
+        if len(index.dims) != len(source.dims) or any(
+                (index.dims[i] != at) if i == dim else merge(index.dims[i], source.dims[i]) is None
+                for i in range(len(source.dims))):
+            return None
+        self.ids, self.cells = ids, at[0]
+        self.steps[node] = "part", None, (node.args[0],), {}
+        return replace(source, dims=tuple(at if i == dim else d for i, d in enumerate(source.dims)))
+
     # -- operations -----------------------------------------------------------
 
     def product(self, node: Node) -> _Value | None:
@@ -163,6 +210,13 @@ class _Batched:
         pair = [self.value(a) for a in node.args]
         if None in pair:
             return None
+        if packet_of(node) is aten.mm:  # of a batch of one
+            pair = [replace(v, dims=((), *v.dims)) for v in pair]
+            found = self.products(node, pair)
+            return found and replace(found, dims=found.dims[1:])
+        return self.products(node, pair)
+
+    def products(self, node: Node, pair: list[_Value]) -> _Value | None:
         for which in (0, 1):
             act, other = pair[which], pair[1 - which]
             # [B, I, J] and [B, J, K]
@@ -174,7 +228,7 @@ class _Batched:
                 return self.matmul(node, node.args[which], act, other, free, inner, other_free,
                                    other_inner, which)
             if act.kind == "cells" and other.kind == "plain" and inner == (self.cells,):
-                batch = _merge(act.dims[0], other.dims[0])
+                batch = merge(act.dims[0], other.dims[0])
                 mixed = other_inner == self.values[other.base].dims[1]
                 if batch == (self.tokens,) and free == (act.columns,) and not other_free and (
                         mixed and other_inner[0].size == self.cells.size):
@@ -188,6 +242,18 @@ class _Batched:
         """The rows that are at each place of an expert, or the sum of what the experts make of
         them, weighted."""
         _, experts, at = (dim[0] for dim in self.values[places.base].dims)
+        if act.kind == "plain" and places.dims[0] == (experts,) and places_free == (at,) and (
+                len(act.dims[0]) == 1 and act.dims[0][0].free
+                and act.dims[0][0].size == experts.size):
+            # Each expert by itself, on copies of the rows.
+            found = self.placed(node, replace(act, dims=((), *act.dims[1:])),
+                                replace(places, dims=((), *places.dims[1:])), free, inner,
+                                (experts, at), places_inner, which)
+            if found is None:
+                return None
+            (one, two), = (dim for dim in found.dims if len(dim) == 2)
+            return replace(found, dims=((one,), *((two,) if len(dim) == 2 else dim
+                                                  for dim in found.dims[1:])))
         if act.dims[0] or places.dims[0]:
             return None
         if act.kind == "plain":
@@ -216,7 +282,7 @@ class _Batched:
     def matmul(self, node: Node, operand: Node, act: _Value, weight: _Value, free: Dim, inner: Dim,
                weight_free: Dim, weight_inner: Dim, which: int) -> _Value | None:
         table = self.values[weight.base].dims
-        if len(table) != 3 or len(inner) != 1 or len(weight_inner) != 1 or (
+        if len(table) != 3 or () in table or len(inner) != 1 or len(weight_inner) != 1 or (
                 inner[0].size != weight_inner[0].size):
             return None
         if self.cells is None:
@@ -231,7 +297,7 @@ class _Batched:
             return None
         transposed = weight_inner[0] is matrix[1]
         made = matrix[0] if transposed else matrix[1]
-        batch = _merge(act.dims[0], weight.dims[0])
+        batch = merge(act.dims[0], weight.dims[0])
         if batch is None:
             return None
         dims = (batch, free, weight_free) if which == 0 else (batch, weight_free, free)
@@ -246,7 +312,7 @@ class _Batched:
         part = "transposed matmul" if transposed else "matmul"
         self.steps[node] = part, None, (operand, weight.base), {}
         # Each product has columns of its own.
-        new = _Axis(made.size)
+        new = Axis(made.size)
         dims = tuple(tuple(new if a is made else a for a in dim) for dim in dims)
         return _Value("cells", dims, columns=new)
 
@@ -268,8 +334,8 @@ class _Batched:
         columns = cells[0].columns
         for value in found:
             known = {v.columns for v in cells}
-            if value.kind == "weight" and len(self.values[value.base].dims) == 2:
-                known.add(self.values[value.base].dims[1][0])  # a bias
+            if value.kind == "weight" and len(self.values[value.base].axes()) == 2:
+                known.add(self.values[value.base].axes()[1])  # a bias
                 self.parameters.add(value.base)
             elif value.kind == "plain":
                 if node.target.overloadpacket is not aten.mul or len(found) != 2:
@@ -282,7 +348,7 @@ class _Batched:
                 return None
             own = ((),) * (rank - len(value.dims)) + tuple(
                 tuple(aim if a in known else a for a in dim) for dim in value.dims)
-            merged = [_merge(a, b) if a and b else a or b for a, b in zip(dims, own)]
+            merged = [merge(a, b) if a and b else a or b for a, b in zip(dims, own)]
             if None in merged:
                 return None
             dims = tuple(merged)
@@ -294,7 +360,8 @@ class _Batched:
             of = next(a for a, v in zip(operands, found) if v.kind == "cells")
             self.steps[node] = "part", None, (of,), {}
             return _Value("weighted", dims, columns=columns, mix=mix)
-        self.steps[node] = "operation", node.target, node.args, dict(node.kwargs)
+        part = "operation of slices" if any(a in self.tensors for a in operands) else "operation"
+        self.steps[node] = part, node.target, node.args, dict(node.kwargs)
         return _Value("cells", dims, columns=columns)
 
     def masked_rows(self, node: Node) -> _Value | None:
@@ -312,13 +379,13 @@ class _Batched:
                     self.ids is not None):
                 continue
             if self.experts is None:
-                self.experts = _Axis(of_mask.size)
+                self.experts = Axis(of_mask.size)
             cells, rank = self.cells or self.experts, node.meta["val"].ndim
             dims: Dims | None = ((),) * rank
             for value in (mask, rows):
                 own = ((),) * (rank - len(value.dims)) + tuple(
                     tuple(cells if a is of_mask else a for a in dim) for dim in value.dims)
-                dims = tuple(_merge(a, b) if a and b else a or b for a, b in zip(dims, own))
+                dims = tuple(merge(a, b) if a and b else a or b for a, b in zip(dims, own))
                 if None in dims:
                     return None
             axes = [axis for dim in dims for axis in dim]
@@ -355,7 +422,7 @@ class _Batched:
         size = extents_of(node.meta["val"])[dim]
         if size == 1:
             return None
-        new = _Axis(size)
+        new = Axis(size)
         dims = tuple((new,) if i == dim else d for i, d in enumerate(value.dims))
         self.steps[node] = "operation", aten.slice.Tensor, (rows, 1, *bounds, step), {}
         return _Value("cells", dims, columns=new)
@@ -372,85 +439,6 @@ class _Batched:
         left = tuple(d for i, d in enumerate(value.dims) if i != dims[0] % len(value.dims))
         self.steps[node] = "part", None, (node.args[0],), {}
         return _Value("sum", left, columns=value.columns, mix=value.mix)
-
-
-# -- layouts ------------------------------------------------------------------
-
-
-def _merge(one: Dim, other: Dim) -> Dim | None:
-    """Return what two equal dimensions consist of."""
-    if len(one) != len(other):
-        return None
-    merged = []
-    for a, b in zip(one, other):
-        if a is not b and not ((a.free or b.free) and a.size == b.size):
-            return None
-        merged.append(b if a.free else a)
-    return tuple(merged)
-
-
-def _view(node: Node, dims: Dims) -> Dims | None:
-    axes, result = [a for dim in dims for a in dim], []
-    for extent in extents_of(node.meta["val"]):
-        dim: list[_Axis] = []
-        size: Extent = 1
-        while size != extent:
-            if not axes or len(dim) > 4:
-                return None
-            dim.append(axes.pop(0))
-            size = size * dim[-1].size
-        result.append(tuple(dim))
-    return None if axes else tuple(result)
-
-
-def _permute(node: Node, dims: Dims) -> Dims:
-    return tuple(dims[i] for i in node.args[1])
-
-
-def _transpose(node: Node, dims: Dims) -> Dims:
-    order = list(range(len(dims)))
-    if len(order) > 1:
-        first, second = node.args[1:] if len(node.args) > 1 else (0, 1)
-        order[first], order[second] = order[second], order[first]
-    return tuple(dims[i] for i in order)
-
-
-def _unsqueeze(node: Node, dims: Dims) -> Dims:
-    at = node.args[1] % (len(dims) + 1)
-    return (*dims[:at], (), *dims[at:])
-
-
-def _expand(node: Node, dims: Dims) -> Dims | None:
-    shape = extents_of(node.meta["val"])
-    dims = ((),) * (len(shape) - len(dims)) + dims
-    return tuple(dim if dim or extent == 1 else (_Axis(extent, free=True),)
-                 for dim, extent in zip(dims, shape))
-
-
-def _repeat(node: Node, dims: Dims) -> Dims | None:
-    counts = node.args[1]
-    dims = ((),) * (len(counts) - len(dims)) + dims
-    if not all(isinstance(count, int) for count in counts):
-        return None
-    return tuple(dim if count == 1 else (_Axis(count, free=True), *dim)
-                 for dim, count in zip(dims, counts))
-
-
-def _same(node: Node, dims: Dims) -> Dims | None:
-    return dims if node.meta["val"].dtype == node.args[0].meta["val"].dtype else None
-
-
-def _whole(node: Node, dims: Dims) -> Dims | None:
-    """A slice of everything."""
-    return dims if extents_of(node.meta["val"]) == extents_of(node.args[0].meta["val"]) else None
-
-
-_LAYOUTS = {
-    aten.view: _view, aten.reshape: _view, aten._unsafe_view: _view, aten.flatten: _view,
-    aten.squeeze: _view, aten.permute: _permute, aten.transpose: _transpose, aten.t: _transpose,
-    aten.unsqueeze: _unsqueeze, aten.expand: _expand, aten.repeat: _repeat, aten.clone: _same,
-    aten.detach: _same, aten.alias: _same, aten._to_copy: _same, aten.slice: _whole,
-}
 
 
 # -- the search ---------------------------------------------------------------
@@ -479,8 +467,8 @@ def _find_one(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Ten
         if value is None or value.kind != "sum" or search.rows is None:
             continue
         like, rows = node.meta["val"], search.rows.meta["val"]
-        if value.axes() != [search.tokens, value.columns] or like.ndim != 2 or (
-                like.dtype != rows.dtype):
+        if value.axes() != [search.tokens, value.columns] or like.dtype != rows.dtype or (
+                () in value.dims[-2:]):
             continue
         return _replace(graph, tensors, operation, make, search, node, value, key)
     return {}
@@ -518,6 +506,12 @@ def _replace(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tens
         module.is_guess = search.mask is not None or search.places is not None
         call = graph.call_function(operation, (rows, ids, weights, key))
         call.meta["val"] = node.meta["val"]
+        if node.meta["val"].ndim != 2:
+            columns = int(node.meta["val"].shape[-1])
+            call.meta["val"] = node.meta["val"].reshape(-1, columns)
+            shape = [e if isinstance(e, int) else -1 for e in extents_of(node.meta["val"])]
+            call = graph.call_function(aten.view.default, (call, shape))
+            call.meta["val"] = node.meta["val"]
     node.replace_all_uses_with(call)
     graph.eliminate_dead_code()
     graph.lint()
@@ -526,7 +520,7 @@ def _replace(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tens
 
 def _is_zero_of_zeros(module: torch.nn.Module, search: _Batched) -> bool:
     """Return true for experts that make zeros of a row of zeros, whatever their matrices are."""
-    if any(len(search.values[p].dims) == 2 for p in search.parameters) or any(
+    if any(len(search.values[p].axes()) == 2 for p in search.parameters) or any(
             p.is_meta for p in module.parameters()):
         return False
     like = search.rows.meta["val"]
@@ -540,6 +534,11 @@ def _gathered(graph: torch.fx.Graph, matrix: Node, ids: Node) -> tuple[Node, Nod
     if ids.meta["val"].ndim == 1:
         one = graph.call_function(aten.unsqueeze.default, (ids, 1))
         one.meta["val"] = ids.meta["val"].unsqueeze(1)
+        ids = one
+    elif ids.meta["val"].ndim > 2:
+        shape = [-1, top_k_of(ids)]
+        one = graph.call_function(aten.view.default, (ids, shape))
+        one.meta["val"] = ids.meta["val"].reshape(shape)
         ids = one
     weights = graph.call_function(aten.gather.default, (matrix, 1, ids))
     weights.meta["val"] = torch.gather(matrix.meta["val"], 1, ids.meta["val"])

@@ -69,7 +69,7 @@ def write_experts(f: Function, arguments: Mapping[str, str], experts: Described,
         # The number of experts as an id, which no top-k makes, marks no choice.
         kept = f.elementwise([chosen], chosen.shape, "i32", lambda b, v: _marked(b, v[0], count))
     matrix, scale = f.with_units(kept, ids.shape), f.with_units(factors, weights.shape)
-    types = [type_of(tuple(w.shape), element_of(f, w)) for w in experts.weights.values()]
+    parts = [_part_of(f, arguments[n], w) for n, w in experts.weights.items()]
     r, i = rows.type, f"tensor<?x{top_k}xi32>"
     weighted = f" weights({scale} : tensor<?x{top_k}x{factors.element}>)"
     before, after = (weighted, "") if experts.scales_rows else ("", weighted)
@@ -77,9 +77,9 @@ def write_experts(f: Function, arguments: Mapping[str, str], experts: Described,
     grouped, offsets, positions = f.let_all(
         3, f"moe.dispatch {rows.name}, {matrix}{before} experts({count}){scaled} : {r}, {i}")
     result = type_of((rows.shape[0], experts.output), experts.dtype)
-    params = ", ".join(arguments[name] for name in experts.weights)
+    params, types = (", ".join(each) for each in zip(*parts))
     region = experts.region(f, arguments)
-    y = f.let(f"moe.expert {grouped}, {offsets} params({params} : {', '.join(types)}) {{\n"
+    y = f.let(f"moe.expert {grouped}, {offsets} params({params} : {types}) {{\n"
               f"{region}\n}} : {r}, tensor<{count + 1}xi32> -> {result}")
     out = f.let(f"moe.combine {y}, {positions}{after} : {result}, {i}")
     sum_ = Tensor(out, (rows.shape[0], experts.output), experts.dtype)
@@ -91,6 +91,19 @@ def write_experts(f: Function, arguments: Mapping[str, str], experts: Described,
     return f.elementwise(
         [sum_, rows, f.reshape(total, (rows.shape[0], 1))], sum_.shape, sum_.element,
         lambda b, v: b.op("arith.addf", v[0], b.op("arith.mulf", v[1], v[2])))
+
+
+def _part_of(f: Function, name: str, weight: torch.Tensor) -> tuple[str, str]:
+    """Return a weight of all experts without extents of 1 beyond the first, and its type."""
+    shape, element = tuple(weight.shape), element_of(f, weight)
+    kept = [d for d, e in enumerate(shape) if d == 0 or e != 1]
+    type_ = type_of(shape, element)
+    if len(kept) in (1, len(shape)):
+        return name, type_
+    groups = [list(range(first, last)) for first, last in zip(
+        [0, *kept[1:]], [*kept[1:], len(shape)])]
+    new = type_of([shape[d] for d in kept], element)
+    return f.let(f"tensor.collapse_shape {name} {groups} : {type_} into {new}"), new
 
 
 def choices_of(f: Function, mask: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

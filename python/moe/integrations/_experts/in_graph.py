@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -25,8 +27,10 @@ class GraphExperts(torch.nn.Module):
         self.is_guess = False
         self.scales_rows = False  # weights multiply rows, and not results: see ``scaled``
         self.values: dict[Node, Callable[[], torch.Tensor]] = {}
+        names = _names_of_parts(self.steps, tensors)
         for node in parameters:
             name, tensor = tensors[node]
+            name = names.get(node, name)
             if not isinstance(tensor, torch.nn.Parameter):
                 tensor = torch.nn.Parameter(tensor, False)
             owner, last = register(self, name, tensor), name.rpartition(".")[2]
@@ -75,7 +79,50 @@ class GraphExperts(torch.nn.Module):
                 return value(args[0]) @ value(args[1])[expert].t()
             if part == "part":
                 return value(args[0])
-            args, kwargs = torch.fx.node.map_arg((args, kwargs), value)
+            of = value
+            if part == "operation of slices":
+                def of(node: Node) -> Any:
+                    return value(node)[expert] if node in self.values else value(node)
+            args, kwargs = torch.fx.node.map_arg((args, kwargs), of)
             return target(*args, **kwargs)
 
         return value(self.result)
+
+
+def _names_of_parts(steps: Mapping[Node, Any], tensors: Mapping[Node, tuple[str, Any]]) -> (
+        dict[Node, str]):
+    """Return names ``experts.0.w`` of parameters that are those of one expert each, where they
+    have others. Which belong together is seen by their places in the functions of the experts."""
+    groups: dict[tuple[Node, ...], None] = {}
+    seen: set[tuple[Node, ...]] = set()
+
+    def visit(nodes: tuple[Any, ...]) -> None:
+        if isinstance(nodes[0], (list, tuple)):
+            for each in zip(*nodes):
+                visit(each)
+        if not all(isinstance(n, Node) for n in nodes) or nodes in seen or (
+                all(n is nodes[0] for n in nodes)):
+            return
+        seen.add(nodes)
+        if all(n in tensors for n in nodes):
+            groups[nodes] = None
+        elif all(n in steps and steps[n][:2] == steps[nodes[0]][:2] for n in nodes):
+            visit(tuple(steps[n][2] for n in nodes))
+
+    for part, _, args, _ in steps.values():
+        if part == "parts":
+            visit(tuple(args[0]))
+    given = {}
+    for number, group in enumerate(groups):
+        parts = [re.fullmatch(r"(.*?)(\d+)(\..*)", tensors[node][0]) for node in group]
+        if all(parts) and len({(p[1], p[3]) for p in parts}) == 1 and [
+                int(p[2]) for p in parts] == list(range(len(parts))):
+            continue
+        own = [tensors[node][0] for node in group]
+        after = os.path.commonprefix([name[::-1] for name in own])[::-1].strip("_.")
+        after = after if after and not after[0].isdigit() else f"w{number}"
+        given |= {node: f"experts.{i}.{after}" for i, node in enumerate(group)}
+    if len(set(given.values())) < len(given):
+        given = {node: f"experts.{i}.w{number}" for number, group in enumerate(groups)
+                 for i, node in enumerate(group)}
+    return given

@@ -8,6 +8,7 @@ choices; all choices of a token at once, or one loop for each of them.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from .._graph.function import argument, extents_of
 from .choices import (VIEWS, column_of, dimensions, is_nothing, is_single, is_zero, layout_of,
                        number_of_experts, packet_of, rank_of, repeated, top_k_of)
+from .limits import limit, limit_each
 from .matrices import elements_at, scattered_ids
 
 __all__ = ["Loops"]
@@ -135,6 +137,16 @@ class Loops:
         one = self.one(found, dim, start)
         return self.like(one, layout=(*found.layout[:dim], "unit", *found.layout[dim + 1:]))
 
+    def column(self, node: Node) -> Any:
+        """One of the columns that the indices of a mask are split into."""
+        split, at = node.args
+        if packet_of(split) not in (aten.split_with_sizes, aten.split, aten.unbind):
+            return None
+        found, dim = self.is_(split.args[0], "places"), argument(split, "dim", 0)
+        sizes = 1 if packet_of(split) is aten.unbind else split.args[1]
+        ones = sizes == 1 or (isinstance(sizes, (list, tuple)) and set(sizes) == {1})
+        return self.place(found, at) if found and ones and dim in (1, -1) else None
+
     def place(self, found: Any, at: int) -> Any:
         """The indices of a mask along one of its dimensions."""
         what = found.layout[at]
@@ -187,25 +199,6 @@ class Loops:
         keeps = ("unit",) if argument(node, "keepdim", False) else ()
         return self.like(found, slot="any",
                          layout=(*found.layout[:dim], *keeps, *found.layout[dim + 1:]))
-
-    def limit(self, node: Node) -> Any:
-        """Of the choices some alone, whatever their expert: those within a capacity."""
-        for hits, keep in (node.args[:2], node.args[1::-1]):
-            found = self.is_(hits, "hits")
-            if found is None or not isinstance(keep, Node) or keep in self.search.known or (
-                    keep.meta["val"].dtype != torch.bool or found.slot is not None
-                    or found.layout != dimensions(found.ids) or extents_of(
-                        keep.meta["val"]) != extents_of(found.ids.meta["val"])):
-                continue
-            key = found.ids, keep
-            if key not in self.limited:
-                graph, none = self.search.graph, number_of_experts(found.ids)
-                with graph.inserting_before(node):
-                    new = graph.call_function(aten.where.ScalarOther, (keep, found.ids, none))
-                new.meta["val"] = found.ids.meta["val"]
-                self.limited[key], self.masks[new] = new, keep
-            return self.like(found, ids=self.limited[key])
-        return None
 
     def of_matrix(self, node: Node) -> Any:
         """The tokens with a weight in a column of a matrix that is 0 elsewhere."""
@@ -379,7 +372,7 @@ class Loops:
             if of and found and _key(of) == _key(found) and rank_of(weights) == rank_of(rows) == 2:
                 node.meta["moe.rows"] = rows
                 return self.like(found, kind="weighted part")
-        return None
+        return limit_each(self, node)
 
     # -- the sum --------------------------------------------------------------
 
@@ -586,9 +579,10 @@ _RULES = {
     aten.select: Loops.select, aten.nonzero: Loops.nonzero, aten.slice: Loops.slice,
     aten.squeeze: Loops.units, aten.unsqueeze: Loops.units,
     **{packet: Loops.units for packet in VIEWS},
-    aten.bitwise_and: Loops.limit, aten.logical_and: Loops.limit,
+    aten.bitwise_and: limit, aten.logical_and: limit,
     aten.any: Loops.any, aten.sum: Loops.masked, aten.mul: Loops.multiply,
     aten.add: Loops.add, aten.index_add: Loops.index_add, aten.index_put: Loops.index_put,
     aten.scatter_reduce: Loops.scatter_reduce, aten.scatter_add: Loops.scatter_add,
     aten.repeat: Loops.columns_of, aten.expand: Loops.columns_of,
+    operator.getitem: Loops.column,
 }

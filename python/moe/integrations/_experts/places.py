@@ -69,6 +69,20 @@ def _multiply(make: Make, node: Node, dim: int) -> Node | None:
     return None
 
 
+def _sum(make: Make, node: Node, dim: int) -> Node | None:
+    """Sums along two dimensions, in the other order."""
+    source, dims = node.args[0], argument(node, "dim", None)
+    if not dims or argument(node, "keepdim", False) or (
+            node.meta["val"].dtype != source.meta["val"].dtype):
+        return None
+    rank = source.meta["val"].ndim
+    summed = [d % rank for d in dims]
+    at = [d for d in range(rank) if d not in summed][dim]
+    total = sum_along(make, source, at)
+    return None if total is None else make(
+        aten.sum.dim_IntList, total, [d - (d > at) for d in summed])
+
+
 def _matmul(make: Make, node: Node, dim: int) -> Node | None:
     """An outer product."""
     left, right = node.args
@@ -107,5 +121,5 @@ def _equal(make: Make, node: Node, dim: int) -> Node | None:
 
 _RULES: dict[Any, Callable[[Make, Node, int], Node | None]] = {
     aten._to_copy: _copy, aten.permute: _permute, aten.unsqueeze: _unsqueeze,
-    aten.mul: _multiply, aten.bmm: _matmul, aten.add: _add, aten.eq: _equal,
+    aten.mul: _multiply, aten.bmm: _matmul, aten.add: _add, aten.eq: _equal, aten.sum: _sum,
 }

@@ -21,6 +21,7 @@ import torch
 from .._graph.function import argument, extents_of
 from .batched import find_batched
 from .choices import is_zero, repeated
+from .dense import find_sums
 from .in_graph import GraphExperts
 from .loops import Loops
 from .slices import SLICES
@@ -79,6 +80,7 @@ def find_experts(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.
     """
     found = _Search(graph, tensors, operation).run()
     if not found and not any(node.target is operation for node in graph.nodes):
+        graph.eliminate_dead_code()  # what the search wrote and did not use
         found = find_batched(graph, tensors, operation, GraphExperts)
     return found
 
@@ -104,6 +106,8 @@ class _Search:
                 found = SLICES[packet](self, node) if packet in SLICES else rule(self, node)
             if found is not None:
                 self.known[node] = found
+        if not self.found and not any(n.target is self.operation for n in self.graph.nodes):
+            self.found.update(find_sums(self))
         if self.found:
             self.graph.eliminate_dead_code()
             self.graph.lint()

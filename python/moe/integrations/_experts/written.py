@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sympy
@@ -177,12 +177,14 @@ class WrittenExperts:
         f.names += 1
         for weight in self.weights:
             part = weight.of(0)
-            name, element = f"%t{f.names}", element_of(f, part)
+            name, element, shape = f"%t{f.names}", element_of(f, part), tuple(part.shape)
+            kept = tuple(e for e in shape if e != 1) or shape  # see ``write_experts``
             f.names += 1
-            arguments.append(f"{name}: {type_of(tuple(part.shape), element)}")
-            slices.append((name, tuple(part.shape), element))
+            arguments.append(f"{name}: {type_of(kept, element)}")
+            slices.append((name, kept, shape, element))
         f.indices[_ROWS] = f.let(f"tensor.dim {rows.name}, {outer.index(0)} : {rows.type}")
-        parts = [f.without_units(*s) for s in slices]
+        parts = [replace(f.without_units(name, kept, element), shape=shape)
+                 for name, kept, shape, element in slices]
         whole = {n: f.without_units(shared[n], tuple(t.shape), element_of(f, t))
                  for n, t in self.shared.items()}
         y = self._replay(rows, parts, whole, lambda function, args, kwargs, result: call(

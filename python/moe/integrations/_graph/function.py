@@ -190,6 +190,12 @@ class Function:
             return Scalar(self.let(f"arith.index_cast {self.index(expression)} : index to i64"),
                           "i64")
         operands = [self.number(e) for e in expression.args]
+        if kind in ("Mod", "PythonMod") and all(o.element == "i64" for o in operands):
+            # What is left of a quotient that is rounded down, as in Python.
+            one, other = (o.name for o in operands)
+            whole = self.let(f"arith.floordivsi {one}, {other} : i64")
+            whole = self.let(f"arith.muli {whole}, {other} : i64")
+            return Scalar(self.let(f"arith.subi {one}, {whole} : i64"), "i64")
         if kind in ("CeilToInt", "FloorToInt", "TruncToInt") and operands[0].element == "f64":
             rounded = operands[0].name
             if kind != "TruncToInt":
@@ -200,7 +206,8 @@ class Function:
             "ToFloat", "IntTrueDiv", "FloatTrueDiv")
         names = {"Add": ("addi", "addf"), "Mul": ("muli", "mulf"), "Max": ("maxsi", "maximumf"),
                  "Min": ("minsi", "minimumf"), "FloorDiv": ("floordivsi", ""),
-                 "CleanDiv": ("floordivsi", ""), "IntTrueDiv": ("", "divf"),
+                 "CleanDiv": ("floordivsi", ""), "CeilDiv": ("ceildivsi", ""),
+                 "IntTrueDiv": ("", "divf"),
                  "FloatTrueDiv": ("", "divf"), "ToFloat": ("", "")}
         if kind not in names or (len(operands) > 1 and not names[kind][0 if integers else 1]):
             raise self.error(f"computes '{expression}' of the number of tokens, which has no "

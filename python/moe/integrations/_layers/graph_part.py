@@ -11,7 +11,7 @@ import torch
 
 from .follow import tensors_of
 
-__all__ = ["Left", "Part", "example", "hint", "module_id"]
+__all__ = ["Left", "Part", "example", "hint", "module_id", "name_of"]
 
 Node = torch.fx.Node
 
@@ -148,7 +148,7 @@ class Part:
                 graph.erase_node(node)
 
 
-def _name(node: Node) -> str:
+def name_of(node: Node) -> str:
     return node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
 
 
@@ -157,7 +157,7 @@ def _written(node: Node) -> Iterable[Node]:
     if isinstance(out := node.kwargs.get("out"), Node):
         yield out
     schema = getattr(node.target, "_schema", None)
-    name = _name(node)
+    name = name_of(node)
     if node.target in _IN_PLACE or (schema is not None and schema.is_mutable) or (
             name.endswith("_") and not name.endswith("__")):
         if node.args and isinstance(node.args[0], Node):
@@ -167,7 +167,7 @@ def _written(node: Node) -> Iterable[Node]:
 def _base(node: Node, inside: set[Node]) -> Node:
     """Return the tensor whose memory a node has, as far as its operations tell."""
     while node in inside and node.args and isinstance(node.args[0], Node) and (
-            _name(node) in _VIEWS or any(True for _ in _written(node))):
+            name_of(node) in _VIEWS or any(True for _ in _written(node))):
         node = node.args[0]
     return node
 

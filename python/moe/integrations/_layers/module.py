@@ -180,7 +180,8 @@ class PythonLayer:
         self.module, self.ndim = module, ndim
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """Run on rows ``[T, H]``."""
+        """Run on rows ``[T, H]``, or of the rank that the module takes."""
+        units = [1] * max(self.ndim - rows.ndim, 0)
         with torch.no_grad():
-            y = first_of(self.module(rows.reshape(*[1] * (self.ndim - 2), *rows.shape)))
+            y = first_of(self.module(rows.reshape(*units, *rows.shape)))
         return y.reshape(*rows.shape[:-1], y.shape[-1])

@@ -15,13 +15,13 @@ from onnx import helper, numpy_helper
 
 from ..._error import UNIMPLEMENTED, MoEError
 
-__all__ = ["OPERATORS", "fuse"]
+__all__ = ["OPERATORS", "Nodes", "fuse"]
 
 # Of this module alone: rows, weights [G, k, n] and ends; ids, with an attribute; two integers.
 PRODUCT, COUNTS, FLOOR_DIVIDE = "GroupedProductByEnds", "Counts", "FloorDivide"
 
 
-class _Nodes:
+class Nodes:
     """The nodes of a graph by their outputs, and its constants."""
 
     def __init__(self, nodes: list[onnx.NodeProto], initializers: dict[str, onnx.TensorProto]):
@@ -93,12 +93,12 @@ def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
 def fuse(nodes: list[onnx.NodeProto],
          initializers: dict[str, onnx.TensorProto]) -> list[onnx.NodeProto]:
     """Return the nodes with one for each such operation; nothing uses what it was made of."""
-    known = _Nodes(nodes, initializers)
+    known = Nodes(nodes, initializers)
     rules = {"Concat": _product, "Sub": lambda *of: _counts(*of) or _floor_divide(*of)}
     return [node.op_type in rules and rules[node.op_type](node, known) or node for node in nodes]
 
 
-def _product(concat: onnx.NodeProto, known: _Nodes) -> onnx.NodeProto | None:
+def _product(concat: onnx.NodeProto, known: Nodes) -> onnx.NodeProto | None:
     if _attribute(concat, "axis", None) != 0:
         return None
     count, operands = len(concat.input), None
@@ -122,7 +122,7 @@ def _product(concat: onnx.NodeProto, known: _Nodes) -> onnx.NodeProto | None:
     return operands and helper.make_node(PRODUCT, operands, list(concat.output), concat.name)
 
 
-def _floor_divide(sub: onnx.NodeProto, known: _Nodes) -> onnx.NodeProto | None:
+def _floor_divide(sub: onnx.NodeProto, known: Nodes) -> onnx.NodeProto | None:
     """trunc(a / b), less 1 where a < 0 and b does not divide it, for b > 0."""
     divide = known.made_by(sub.input[0], "Div")
     both = known.chain(sub.input[1], "Cast", "And")
@@ -145,7 +145,7 @@ def _floor_divide(sub: onnx.NodeProto, known: _Nodes) -> onnx.NodeProto | None:
         is_negative and rest) else None
 
 
-def _counts(sub: onnx.NodeProto, known: _Nodes) -> onnx.NodeProto | None:
+def _counts(sub: onnx.NodeProto, known: Nodes) -> onnx.NodeProto | None:
     """How many elements are below each edge but the first, less those below each but the last."""
     upper, lower = (known.made_by(name, "Slice") for name in sub.input)
     if upper is None or lower is None or upper.input[0] != lower.input[0]:
@@ -170,7 +170,7 @@ def _counts(sub: onnx.NodeProto, known: _Nodes) -> onnx.NodeProto | None:
         COUNTS, [bounded.input[1]], list(sub.output), sub.name, count=count)
 
 
-def _ranges(node: onnx.NodeProto, known: _Nodes, extent: int) -> tuple[int, int] | None:
+def _ranges(node: onnx.NodeProto, known: Nodes, extent: int) -> tuple[int, int] | None:
     """Return the first and last place of a slice of a vector."""
     numbers = [known.number(name) for name in node.input[1:]]
     if None in numbers or numbers[2:] not in ([], [0], [0, 1]):
@@ -178,7 +178,7 @@ def _ranges(node: onnx.NodeProto, known: _Nodes, extent: int) -> tuple[int, int]
     return slice(numbers[0], numbers[1]).indices(extent)[:2]
 
 
-def _bounded(where: onnx.NodeProto, known: _Nodes, count: int) -> bool:
+def _bounded(where: onnx.NodeProto, known: Nodes, count: int) -> bool:
     """Does it keep the integers in [0, count), and make others less than these?"""
     value, other = where.input[1], known.numbers(where.input[2])
     if other is None or any(number >= 0 for number in other):
