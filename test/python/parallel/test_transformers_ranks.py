@@ -49,7 +49,7 @@ def sharded(module, size, rank):
 
 def run_experts(group, dtype, with_peer):
     """The rows of this rank: by our implementation, before and after all ranks changed their
-    weights, and by transformers' all-to-all."""
+    weights, and by transformers' all-to-all and all-reduce, for which ranks share a batch."""
     import moe.integrations.transformers as compiled_experts
     import torch
     from torch.distributed.device_mesh import init_device_mesh
@@ -71,6 +71,11 @@ def run_experts(group, dtype, with_peer):
                 module.down_proj.mul_(2)
                 found.append(implementation(*own).float().numpy())
                 module.down_proj.mul_(0.5)
+        if with_peer:
+            shared = init_device_mesh("cpu", (size,), mesh_dim_names=("tp",))["tp"]
+            implementation = EPImplementationInterface()["all_reduce"](module, shared, shared)
+            rows = implementation(*arguments)[begin:begin + COUNTS[size][rank]]
+            found.append(rows.float().numpy())
     with pytest.raises(moe.MoEError, match="experts over several ranks have no gradients yet"):
         EPImplementationInterface()["moe_mlir"](module, mesh["ep"], mesh["tp"])(*own)
     return found
