@@ -37,8 +37,13 @@ Lowered lowerToGPU(RouteOp op, DeviceLowering &lowering, std::string &why);
 Lowered lowerToGPU(QuantizeOp op, DeviceLowering &lowering, std::string &why);
 Lowered lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
                    std::string &why);
+Lowered lowerToGPU(GroupedContractOp op, DeviceLowering &lowering,
+                   std::string &why);
 Lowered lowerToGPU(GatherSumOp op, DeviceLowering &lowering, std::string &why);
 Lowered lowerToGPU(FusedOp op, DeviceLowering &lowering, std::string &why);
+
+/// Emits a remark that `op` is lowered to a kernel without tensor cores.
+void remarkSlow(Operation *op, StringRef why);
 
 /// True if `value` is a 1-D tensor of i32 zeros, such as a router yields for
 /// counters that its kernel clears.

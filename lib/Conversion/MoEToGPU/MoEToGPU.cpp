@@ -42,6 +42,20 @@ bool GPUDescription::hasClusters() const {
   return !llvm::is_contained({"sm_80", "sm_86", "sm_89"}, StringRef(arch));
 }
 
+static void emitMissed(Operation *op, StringRef name, const Twine &text) {
+  auto function = op->getParentOfType<FunctionOpInterface>();
+  remark::missed(op->getLoc(),
+                 remark::RemarkOpts::name(name).category("moe-gpu").function(
+                     function ? function.getName() : ""))
+      << text.str();
+}
+
+void mlir::moe::remarkSlow(Operation *op, StringRef why) {
+  emitMissed(op, "NoTensorCores",
+             "'" + op->getName().getStringRef() +
+                 "' lowered to a GPU kernel without tensor cores: " + why);
+}
+
 namespace {
 struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
   using ConvertMoEToGPUBase::ConvertMoEToGPUBase;
@@ -127,16 +141,9 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
   }
 
   void remarkNotLowered(Operation *op, StringRef why) {
-    auto function = op->getParentOfType<FunctionOpInterface>();
-    remark::missed(op->getLoc(),
-                   remark::RemarkOpts::name(isa<GroupedMatmulOp>(op)
-                                                ? "MatmulNotLowered"
-                                                : "NotLowered")
-                       .category("moe-gpu")
-                       .function(function ? function.getName() : ""))
-        << ("'" + op->getName().getStringRef() +
-            "' not lowered to a GPU kernel: " + why)
-               .str();
+    emitMissed(op, isa<GroupedMatmulOp>(op) ? "MatmulNotLowered" : "NotLowered",
+               "'" + op->getName().getStringRef() +
+                   "' not lowered to a GPU kernel: " + why);
     ++numMissed;
   }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import moe  # noqa: E402
+from moe_testing.models.gradients import expected_gradient, gradients_of  # noqa: E402
 from moe_testing.models.hf import MODELS, H  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("compiled")
@@ -29,27 +29,6 @@ FAMILIES = ["mixtral", "qwen2_moe", "deepseek_v3", "gpt_oss", "granitemoe", "phi
 
 def block_of(model):
     return model.block(model.model).eval()
-
-
-def gradients_of(block, x, dy):
-    """The gradients by the rows and by the parameters, by name, in float64."""
-    block = copy.deepcopy(block).double()
-    rows = x.double().requires_grad_(True)
-    y = block(rows[None])
-    y = y[0] if isinstance(y, tuple) else y
-    parameters = dict(block.named_parameters())
-    found = torch.autograd.grad(y.reshape(-1), [rows, *parameters.values()],
-                                dy.double().reshape(-1), allow_unused=True)
-    return {name: g for name, g in zip(["rows", *parameters], found) if g is not None}
-
-
-def expected(gradients, name):
-    """The gradient of a tensor of the layer: a parameter, or a stack of those of experts."""
-    if "*" not in name:
-        return gradients[name]
-    pattern = re.compile(re.escape(name).replace(r"\*", r"(\d+)") + "$")
-    numbered = sorted((int(m[1]), g) for n, g in gradients.items() if (m := pattern.match(n)))
-    return torch.stack([g for _, g in numbered])
 
 
 def backward(imported, x, dy, save="accumulators"):
@@ -86,7 +65,7 @@ def check(family, dtype, count, bound, record):
         if name.endswith("e_score_correction_bias"):
             assert not gradient.any()  # it takes part in the choice alone
             continue
-        known = expected(gradients, name)
+        known = expected_gradient(gradients, name)
         known = known.reshape(gradient.shape)
         error = float((gradient.double() - known).abs().max() / known.abs().max())
         record(f"{family} {dtype} {name}", error)

@@ -101,9 +101,11 @@ Value DeviceEpilogue::loadExtra(unsigned index, const Place &place) {
 }
 
 EpilogueMath DeviceEpilogue::mathOf(GroupedMatmulOp op) {
-  auto type = dyn_cast<FloatType>(getElementTypeOrSelf(op.getInit()));
-  return type && type.getWidth() <= 16 ? EpilogueMath::Approximate
-                                       : EpilogueMath::Precise;
+  bool isRounded = llvm::any_of(op.getInits(), [](Value init) {
+    auto type = dyn_cast<FloatType>(getElementTypeOrSelf(init));
+    return type && type.getWidth() <= 16;
+  });
+  return isRounded ? EpilogueMath::Approximate : EpilogueMath::Precise;
 }
 
 Operation *DeviceEpilogue::clone(Operation &nested, IRMapping &mapping) {
@@ -123,7 +125,8 @@ Operation *DeviceEpilogue::clone(Operation &nested, IRMapping &mapping) {
   return op;
 }
 
-Value DeviceEpilogue::build(ValueRange accumulators, const Place &place) {
+SmallVector<Value> DeviceEpilogue::build(ValueRange accumulators,
+                                         const Place &place) {
   Block &body = op.getEpilogue().front();
   IRMapping mapping;
   for (auto [argument, accumulator] :
@@ -143,5 +146,5 @@ Value DeviceEpilogue::build(ValueRange accumulators, const Place &place) {
       (void)lookup(operand);
     clone(nested, mapping);
   }
-  return lookup(op.getYield().getValue());
+  return llvm::map_to_vector(op.getYield().getValues(), lookup);
 }

@@ -32,7 +32,8 @@ public:
       : b(b), op(op), extras(extras), math(math) {}
 
   /// Returns how the epilogue of a matmul of experts is computed: results of 16
-  /// bits and less are rounded by more than approximations are off.
+  /// bits and less are rounded by more than approximations are off, and so are
+  /// the operands of what is computed beside them.
   static EpilogueMath mathOf(GroupedMatmulOp op);
 
   /// Succeeds if the epilogue consists of arith and math and reads nothing but
@@ -46,8 +47,8 @@ public:
     Value hasColumn; // i1: the column is one of the result; null: it is
   };
   /// Applies the epilogue to the f32 `accumulators`, one of each GEMM. Returns
-  /// an element of the result.
-  Value build(ValueRange accumulators, const Place &place);
+  /// an element of each result.
+  SmallVector<Value> build(ValueRange accumulators, const Place &place);
 
 private:
   /// Clones an operation of the epilogue.

@@ -23,25 +23,25 @@ struct Columns {
 };
 } // namespace
 
-/// Traces weights to columns of a compact tensor; none if they are no such
-/// slice.
+/// Traces weights to columns of a compact tensor, of all k or of some that
+/// follow each other; none if they are no such slice.
 static std::optional<Columns> columnsOf(GroupedMatmulOp op, Value weights) {
   auto slice = weights.getDefiningOp<tensor::ExtractSliceOp>();
-  int64_t columnDim = op.getTransposed() ? 1 : 2;
+  int64_t columnDim = op.getTransposed() ? 1 : 2, kDim = 3 - columnDim;
   if (!slice)
-    return Columns{{weights, 0, op.getN()}, 1};
+    return Columns{{weights, 0, 0, op.getN(), op.getK()}, 1};
   auto type = slice.getSourceType();
   if (!type.hasStaticShape() || type.getRank() != 3 ||
       slice.getType().getRank() != 3 ||
       llvm::any_of(slice.getStaticOffsets(), ShapedType::isDynamic) ||
       llvm::any_of(slice.getStaticStrides(), ShapedType::isDynamic))
     return std::nullopt;
-  for (int64_t dim = 0; dim < 3; ++dim)
-    if (dim != columnDim &&
-        slice.getType().getDimSize(dim) != type.getDimSize(dim))
-      return std::nullopt;
+  if (slice.getType().getDimSize(0) != type.getDimSize(0) ||
+      slice.getStaticStrides()[kDim] != 1)
+    return std::nullopt;
   return Columns{{slice.getSource(), slice.getStaticOffsets()[columnDim],
-                  type.getDimSize(columnDim)},
+                  slice.getStaticOffsets()[kDim], type.getDimSize(columnDim),
+                  type.getDimSize(kDim)},
                  slice.getStaticStrides()[columnDim]};
 }
 
@@ -49,6 +49,7 @@ static std::optional<Columns> columnsOf(GroupedMatmulOp op, Value weights) {
 static bool alternate(const Columns &first, const Columns &second) {
   return first.stride == 2 && second.stride == 2 &&
          first.view.source == second.view.source &&
+         first.view.firstK == second.view.firstK &&
          first.view.firstColumn + 1 == second.view.firstColumn;
 }
 
@@ -93,7 +94,8 @@ GroupedKernel::GroupedKernel(const GroupedKernelRequest &request,
       layout(WeightLayout::ofVerified(op)),
       viewTileColumns(tile.getColumns() / viewCount()),
       viewColumns(n * matmuls / viewCount()),
-      weightColumns(layout.views.front().columns) {
+      weightColumns(layout.views.front().columns),
+      weightK(layout.views.front().k) {
   declareArguments(request);
 }
 
@@ -122,7 +124,9 @@ void GroupedKernel::declareArguments(const GroupedKernelRequest &request) {
     if (combine->supportsAny())
       arguments.input(combine->tokens, combineArguments.tokenOfRow);
   }
-  arguments.output(operands.out, out);
+  outs.resize(operands.outs.size());
+  for (auto [tensor, pointer] : llvm::zip_equal(operands.outs, outs))
+    arguments.output(tensor, pointer);
   if (combine) {
     arguments.output(operands.combined, arrays.out);
     arguments.output(operands.counters, combineArguments.counters);
@@ -142,7 +146,7 @@ LLVM::LLVMFuncOp GroupedKernel::create(StringRef name,
   if (combineArguments.others)
     work.combined = GatherSumOp(combine->combine).getTopK();
   kernel->setAttr(workAttrName, work.toAttr());
-  combineArguments.arrays.rows = out;
+  combineArguments.arrays.rows = outs.front();
   combineArguments.arrays.numRows = rows;
   return kernel;
 }
@@ -224,41 +228,48 @@ Value GroupedKernel::hasColumn(Value column, int64_t offset) {
   return hasRaggedColumns() ? b.less(column, n - offset) : Value();
 }
 
-std::array<Value, 2>
+SmallVector<std::array<Value, 2>>
 GroupedKernel::applyEpilogue(const TileCoord &coord, Value row, Value column,
                              int64_t offset, ArrayRef<Value> accumulators) {
   DeviceEpilogue epilogue(b, op, extras, DeviceEpilogue::mathOf(op));
   // A row whose operands can be read.
   if (!extras.empty())
     row = b.min(row, b.sub(coord.rows, 1));
-  std::array<Value, 2> elements;
-  for (int64_t i = 0; i < 2; ++i)
-    elements[i] =
+  SmallVector<std::array<Value, 2>> elements(outs.size());
+  for (int64_t i = 0; i < 2; ++i) {
+    SmallVector<Value> built =
         epilogue.build(accumulators.slice(i * matmuls, matmuls),
                        {coord.expert, b.add(coord.firstRow, row), column,
                         offset + i, hasColumn(column, offset + i)});
+    for (auto [pair, element] : llvm::zip_equal(elements, built))
+      pair[i] = element;
+  }
   return elements;
 }
 
 void GroupedKernel::storePair(const TileCoord &coord, Value row, Value column,
                               int64_t offset, ArrayRef<Value> accumulators) {
-  std::array<Value, 2> pair =
+  SmallVector<std::array<Value, 2>> results =
       applyEpilogue(coord, row, column, offset, accumulators);
-  Type type = getElementTypeOrSelf(op.getInit());
-  Value start = b.at(
-      out, type,
-      b.add(b.mul(b.toI64(b.add(coord.firstRow, row)), n), b.toI64(column)));
-  auto storeAt = [&](int64_t i, Value value) {
-    Value inside = b.less(row, coord.rows);
-    if (Value has = hasColumn(column, offset + i))
-      inside = b.both(inside, has);
-    b.storeIf(inside, value, b.at(start, type, b.i64(offset + i)));
-  };
-  if (n % 2 == 0)
-    return storeAt(
-        0, vector::FromElementsOp::create(b, VectorType::get(2, type), pair));
-  for (int64_t i = 0; i < 2; ++i)
-    storeAt(i, pair[i]);
+  Value index =
+      b.add(b.mul(b.toI64(b.add(coord.firstRow, row)), n), b.toI64(column));
+  for (auto [out, pair] : llvm::zip_equal(outs, results)) {
+    Type type = pair[0].getType();
+    Value start = b.at(out, type, index);
+    auto storeAt = [&](int64_t i, Value value) {
+      Value inside = b.less(row, coord.rows);
+      if (Value has = hasColumn(column, offset + i))
+        inside = b.both(inside, has);
+      b.storeIf(inside, value, b.at(start, type, b.i64(offset + i)));
+    };
+    if (n % 2 == 0) {
+      storeAt(
+          0, vector::FromElementsOp::create(b, VectorType::get(2, type), pair));
+      continue;
+    }
+    for (int64_t i = 0; i < 2; ++i)
+      storeAt(i, pair[i]);
+  }
 }
 
 void GroupedKernel::arriveForCombine(

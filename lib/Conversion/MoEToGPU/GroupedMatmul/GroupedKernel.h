@@ -18,12 +18,12 @@
 
 namespace mlir::moe {
 
-/// A range of columns of a compact weight tensor `[E, N, K]` or `[E, K, N]`:
-/// gate and up projections are often halves of one tensor.
+/// A range of columns, or along k, of a compact weight tensor `[E, N, K]` or
+/// `[E, K, N]`: gate and up projections are often halves of one tensor.
 struct WeightView {
   Value source;
-  int64_t firstColumn = 0;
-  int64_t columns; // of the whole tensor
+  int64_t firstColumn = 0, firstK = 0;
+  int64_t columns, k; // of the whole tensor
 };
 
 /// The layout of the weights of all GEMMs of a grouped matmul.
@@ -42,7 +42,7 @@ struct WeightLayout {
 
 /// The host values that a launch takes besides the operands of the operation.
 struct GroupedKernelOperands {
-  Value out;                    // tensor
+  SmallVector<Value> outs;      // tensors, one of each result
   Value combined, counters;     // tensors, with a fused combine
   Value rows, lhsRows;          // i32
   Value fewTokens, otherTokens; // i32, with a fused combine
@@ -100,12 +100,14 @@ protected:
   /// columns of tiles are.
   Value hasColumn(Value column, int64_t offset);
   /// Applies the epilogue to columns `column` + `offset` and the next of the
-  /// result in row `row` of the tile; returns the two elements. `accumulators`
-  /// has those of each GEMM for the first column, then for the second. Elements
-  /// outside of the result are computed, too: a branch would take longer.
-  std::array<Value, 2> applyEpilogue(const TileCoord &coord, Value row,
-                                     Value column, int64_t offset,
-                                     ArrayRef<Value> accumulators);
+  /// result in row `row` of the tile; returns the two elements of each result.
+  /// `accumulators` has those of each GEMM for the first column, then for the
+  /// second. Elements outside of the result are computed, too: a branch would
+  /// take longer.
+  SmallVector<std::array<Value, 2>> applyEpilogue(const TileCoord &coord,
+                                                  Value row, Value column,
+                                                  int64_t offset,
+                                                  ArrayRef<Value> accumulators);
   /// Applies the epilogue and stores the elements that are in the result.
   void storePair(const TileCoord &coord, Value row, Value column,
                  int64_t offset, ArrayRef<Value> accumulators);
@@ -160,14 +162,15 @@ protected:
   WeightLayout layout;
   int64_t viewTileColumns; // columns of each view in a tile
   int64_t viewColumns;     // columns of each view
-  int64_t weightColumns;   // columns of the tensors behind the views
+  // Extents of the tensors behind the views.
+  int64_t weightColumns, weightK;
 
   // Arguments of the kernel, and the inputs that tensor maps describe.
   KernelArguments arguments;
   int64_t lhsInput = 0;
   SmallVector<int64_t> weightInputs;
-  Value lhs, gather, offsets, lhsScales, out, rows, lhsRows;
-  SmallVector<Value> weights, weightScales, extras;
+  Value lhs, gather, offsets, lhsScales, rows, lhsRows;
+  SmallVector<Value> weights, weightScales, extras, outs;
   CombineEpilogueEmitter::Arguments combineArguments;
 
 private:

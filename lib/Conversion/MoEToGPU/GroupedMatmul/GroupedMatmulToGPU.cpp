@@ -46,7 +46,9 @@ int64_t mlir::moe::stagingBytes(GroupedMatmulOp op) {
   // rows of 128 bytes at a time.
   constexpr int64_t warps = 8;
   Type type = getElementTypeOrSelf(op.getInit());
-  bool isWide = (type.isF16() || type.isBF16()) && op.getN() % 8 == 0;
+  // There is room for one result.
+  bool isWide =
+      op.hasOneInit() && (type.isF16() || type.isBF16()) && op.getN() % 8 == 0;
   return isWide ? warps * 16 * 128 : 0;
 }
 
@@ -94,7 +96,11 @@ static LogicalResult verifyWeights(GroupedMatmulOp op, std::string &why) {
         (view.firstColumn % 8 != 0 || view.columns % 8 != 0))
       return unsupported(
           why, "MN-major weights at columns that are not a multiple of 8");
-    if (view.columns != layout->views.front().columns)
+    if (view.k != op.getK() && (hasFP8Weights(op) || view.firstK % 8 != 0))
+      return unsupported(why, "weights of a range of k that does not start at "
+                              "a multiple of 8, or of f8E4M3FN");
+    if (view.columns != layout->views.front().columns ||
+        view.k != layout->views.front().k)
       return unsupported(why, "weights in tensors of different shapes");
   }
   return success();
@@ -102,8 +108,6 @@ static LogicalResult verifyWeights(GroupedMatmulOp op, std::string &why) {
 
 LogicalResult mlir::moe::verifyTensorCores(GroupedMatmulOp op,
                                            std::string &why) {
-  if (!op.hasOneInit())
-    return unsupported(why, "several results");
   auto weights = cast<RankedTensorType>(op.getWeights().front().getType());
   if (op.getPanels())
     return unsupported(why, "packed weights");
@@ -257,7 +261,7 @@ public:
       : op(op), tiles(tiles), combine(combine), lowering(lowering),
         b(op.getLoc(), lowering.rewriter) {}
 
-  Value run();
+  SmallVector<Value> run();
 
 private:
   Grid gridOf(TileAttr tile);
@@ -311,10 +315,10 @@ void GroupedMatmulLowering::launchTile(TileAttr tile, size_t i,
   launchKernel(request, blocks, lowering);
 }
 
-Value GroupedMatmulLowering::run() {
+SmallVector<Value> GroupedMatmulLowering::run() {
   rows = b.extent(op.getInit(), 0);
   lhsRows = b.extent(op.getLhs(), 0);
-  operands.out = op.getInit();
+  operands.outs = llvm::to_vector(op.getInits());
   SmallVector<int64_t> tileRows = llvm::map_to_vector(
       tiles, [](TileAttr tile) { return int64_t(tile.getRows()); });
   TileSelection selection(b, op, tileRows, rows);
@@ -328,12 +332,12 @@ Value GroupedMatmulLowering::run() {
   for (auto [i, tile] : llvm::enumerate(tiles))
     launchTile(tile, i, selection);
   if (!combine)
-    return operands.out;
+    return operands.outs;
   // Kernels that combine any number of tokens leave none.
   if (combine->supportsAny())
-    return operands.combined;
-  return combine->launchRemaining(b, operands.out, operands.combined, fewTokens,
-                                  combineRan, lowering);
+    return {operands.combined};
+  return {combine->launchRemaining(b, operands.outs.front(), operands.combined,
+                                   fewTokens, combineRan, lowering)};
 }
 
 static Lowered lower(GroupedMatmulOp op, const CombineEpilogue *combine,
@@ -350,8 +354,7 @@ static Lowered lower(GroupedMatmulOp op, const CombineEpilogue *combine,
   for (TileAttr tile : tiles)
     if (failed(verifyTile(op, tile, lowering.gpu, why)))
       return failure();
-  return SmallVector<Value>{
-      GroupedMatmulLowering(op, tiles, combine, lowering).run()};
+  return GroupedMatmulLowering(op, tiles, combine, lowering).run();
 }
 
 Lowered mlir::moe::lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,

@@ -345,7 +345,8 @@ void RouterKernel::reducePartials(Value firstColumn, Value columns) {
       // Logits decide which experts are chosen.
       Value logit =
           DeviceEpilogue(b, router.matmul, extras, EpilogueMath::Precise)
-              .build(sum, {b.i32(0), b.add(first, row), column});
+              .build(sum, {b.i32(0), b.add(first, row), column})
+              .front();
       b.storeAt(logit, target, b.add(b.mul(row, experts), column));
     });
   });

@@ -224,7 +224,8 @@ void RouterKernel::storeStaged(Value firstColumn, ValueRange sums) {
       // Logits decide which experts are chosen.
       Value logit =
           DeviceEpilogue(b, router.matmul, extras, EpilogueMath::Precise)
-              .build(sum, {b.i32(0), b.add(first, row), column});
+              .build(sum, {b.i32(0), b.add(first, row), column})
+              .front();
       b.storeAt(logit, logits, b.add(b.mul(row, experts), column));
     });
   }

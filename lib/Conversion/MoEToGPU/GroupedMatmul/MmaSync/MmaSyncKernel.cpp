@@ -59,14 +59,6 @@ private:
 // Global to shared memory
 //===----------------------------------------------------------------------===//
 
-/// Returns the byte offset of chunk `chunk` of row `row`, rows being `chunks`
-/// long.
-static Value chunkOffset(GPUBuilder &b, Value row, Value chunk,
-                         int64_t chunks) {
-  Value swizzled = b.swizzle128(chunk, row);
-  return b.shiftLeft(b.add(b.mul(row, chunks), swizzled), 4);
-}
-
 SmallVector<MmaSyncKernel::ChunkCopy>
 MmaSyncKernel::lhsCopies(const TileCoord &coord) {
   SmallVector<ChunkCopy> copies;
@@ -80,7 +72,7 @@ MmaSyncKernel::lhsCopies(const TileCoord &coord) {
     Value source = lhsRowPointer(b.add(coord.firstRow, clamped));
     Value column = b.shiftLeft(chunk, 3);
     copies.push_back(
-        {b.at(source, element, column), chunkOffset(b, row, chunk, 8),
+        {b.at(source, element, column), swizzledOffset(row, chunk, 8),
          tileRows * 8 < threads ? b.less(row, tileRows) : Value(), column, 1});
   }
   return copies;
@@ -100,14 +92,14 @@ MmaSyncKernel::weightCopies(const TileCoord &coord) {
     Value kStart = kMajor ? b.shiftLeft(chunk, 3) : row;
     Value clamped = b.min(column, viewColumns - (kMajor ? 1 : chunkElements));
     Value pointer = weightPointer(view, element);
-    Value expertOffset = b.mul(b.toI64(coord.expert), weightColumns * k);
+    Value expertOffset = b.mul(b.toI64(coord.expert), weightColumns * weightK);
     Value inner =
-        kMajor ? b.add(b.mul(b.toI64(clamped), k), b.toI64(kStart))
+        kMajor ? b.add(b.mul(b.toI64(clamped), weightK), b.toI64(kStart))
                : b.add(b.mul(b.toI64(kStart), weightColumns), b.toI64(clamped));
     Value valid =
         n % outTileColumns != 0 ? b.less(column, viewColumns) : Value();
     copies.push_back({b.at(pointer, element, b.add(expertOffset, inner)),
-                      b.add(chunkOffset(b, row, chunk, chunks), lhsBytes),
+                      b.add(swizzledOffset(row, chunk, chunks), lhsBytes),
                       valid, kStart, kMajor ? 1 : weightColumns});
   }
   return copies;
@@ -148,22 +140,18 @@ MmaSyncKernel::multiplyStage(Value stage, SmallVector<Value> accumulators) {
     SmallVector<SmallVector<Value>> lhsFragments, rhsFragments;
     for (int64_t i = 0; i < fragmentsM; ++i) {
       Value offset =
-          chunkOffset(b, b.add(lhsRow, i * 16), b.add(upper, step * 2), 8);
+          swizzledOffset(b.add(lhsRow, i * 16), b.add(upper, step * 2), 8);
       lhsFragments.push_back(loadMatrices(b.add(start, offset)));
     }
-    for (int64_t i = 0; i < fragmentsN; i += 2) {
-      Value offset;
-      if (kMajor) {
-        Value row =
-            b.add(b.add(warpColumn, i * 8), b.add(low, b.shiftLeft(upper, 3)));
-        offset = chunkOffset(b, row, b.add(half, step * 2), 8);
-      } else {
-        Value row = b.add(b.add(low, b.shiftLeft(half, 3)), step * 16);
-        Value chunk = b.add(b.add(b.shiftRight(warpColumn, 3), i), upper);
-        offset = chunkOffset(b, row, chunk, tileColumns / 8);
-      }
+    if (!kMajor)
+      rhsFragments =
+          loadRhsMNMajor(b.add(start, lhsBytes), tileColumns / 8, step);
+    for (int64_t i = 0; kMajor && i < fragmentsN; i += 2) {
+      Value row =
+          b.add(b.add(warpColumn, i * 8), b.add(low, b.shiftLeft(upper, 3)));
+      Value offset = swizzledOffset(row, b.add(half, step * 2), 8);
       SmallVector<Value> loaded =
-          loadMatrices(b.add(b.add(start, offset), lhsBytes), !kMajor);
+          loadMatrices(b.add(b.add(start, offset), lhsBytes));
       rhsFragments.push_back({loaded[0], loaded[1]});
       rhsFragments.push_back({loaded[2], loaded[3]});
     }

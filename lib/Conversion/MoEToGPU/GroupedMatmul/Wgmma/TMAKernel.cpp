@@ -10,9 +10,6 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Stages whose cp.async copies a producer thread keeps in flight.
-static constexpr int64_t cpAsyncStages = 2;
-
 void TMAKernel::declareTensorMaps() {
   if (!isGathered())
     arguments.tensorMap(lhsInput, {tile.getRows(), depth}, swizzleBytes,
@@ -25,16 +22,14 @@ void TMAKernel::declareTensorMaps() {
 
 LLVM::LLVMFuncOp TMAKernel::create(StringRef name, KernelShape shape,
                                    int64_t extraBytes) {
-  extraStart = stages * 16;
+  extraStart = barrierBytes();
   schedulerStart = extraStart + extraBytes;
   shape.sharedBytes =
       stages * stageBytes + schedulerStart +
       (op.getOffsets() ? TileScheduler::sharedBytes(experts) : 0);
   declareTensorMaps();
   auto kernel = GroupedKernel::create(name, shape);
-  memory = b.sharedMemory();
-  barriers = b.sharedAt(memory, stages * stageBytes);
-  thread = b.thread();
+  startPipeline();
   return kernel;
 }
 
@@ -43,97 +38,16 @@ Value TMAKernel::schedulerMemory() {
   return b.sharedAt(barriers, schedulerStart);
 }
 
-//===----------------------------------------------------------------------===//
-// Pipeline
-//===----------------------------------------------------------------------===//
-
-TMAKernel::PipelineState TMAKernel::advance(PipelineState state) {
-  Value stage = b.add(state.stage, 1);
-  Value wraps = b.equal(stage, stages);
-  return {b.select(wraps, b.i32(0), stage),
-          b.select(wraps, b.bitXor(state.phase, 1), state.phase)};
-}
-
-TMAKernel::PipelineState TMAKernel::advance(PipelineState state,
-                                            int64_t count) {
-  Value stage = b.add(state.stage, count % stages);
-  Value wraps = b.logicalNot(b.less(stage, stages));
-  Value phase = b.bitXor(state.phase, count / stages % 2);
-  return {b.select(wraps, b.sub(stage, stages), stage),
-          b.select(wraps, b.bitXor(phase, 1), phase)};
-}
-
-Value TMAKernel::fullBarrier(Value stage) {
-  return b.sharedAt(barriers, b.shiftLeft(stage, 3));
-}
-
-Value TMAKernel::emptyBarrier(Value stage) {
-  return b.sharedAt(barriers, b.add(b.shiftLeft(stage, 3), stages * 8));
-}
-
-void TMAKernel::waitBarrier(Value barrier, Value phase) {
-  // The time limit of a suspended wait, in nanoseconds; it only bounds the
-  // sleep.
-  NVVM::MBarrierTryWaitParityOp::create(b, barrier, phase, b.i32(10000000));
-}
-
-void TMAKernel::arrive(Value barrier) {
-  auto scope =
-      NVVM::MemScopeKindAttr::get(b.getContext(), NVVM::MemScopeKind::CTA);
-  NVVM::MBarrierArriveOp::create(b, b.getI64Type(), barrier, Value(), scope);
-}
-
 void TMAKernel::initBarriers() {
   SmallVector<Value> maps = weightMaps;
   if (lhsMap)
     maps.push_back(lhsMap);
-  for (Value map : maps)
-    NVVM::PrefetchOp::create(b, NVVM::PrefetchCacheLevelAttr(),
-                             NVVM::CacheEvictionPriorityAttr(), map, Value(),
-                             b.getUnitAttr());
-  for (int64_t stage = 0; stage < stages; ++stage) {
-    NVVM::MBarrierInitOp::create(b, fullBarrier(b.i32(stage)),
-                                 b.i32(1 + (isGathered() ? warpgroupSize : 0)),
-                                 Value());
-    NVVM::MBarrierInitOp::create(b, emptyBarrier(b.i32(stage)),
-                                 b.i32(emptyArrivals), Value());
-  }
-}
-
-static void fenceAsyncProxy(GPUBuilder &b) {
-  auto kind =
-      NVVM::ProxyKindAttr::get(b.getContext(), NVVM::ProxyKind::async_shared);
-  auto space =
-      NVVM::SharedSpaceAttr::get(b.getContext(), NVVM::SharedSpace::shared_cta);
-  NVVM::FenceProxyOp::create(b, kind, space);
-}
-
-void TMAKernel::waitFull(PipelineState state) {
-  waitBarrier(fullBarrier(state.stage), state.phase);
-  if (consumersFence())
-    fenceAsyncProxy(b);
-}
-
-void TMAKernel::releaseStage(Value stage) {
-  b.ifThen(b.equal(b.bitAnd(thread, warpgroupSize - 1), 0),
-           [&] { arrive(emptyBarrier(stage)); });
+  WgmmaPipeline::initBarriers(1 + (isGathered() ? warpgroupSize : 0), maps);
 }
 
 //===----------------------------------------------------------------------===//
 // Producer
 //===----------------------------------------------------------------------===//
-
-void TMAKernel::issueTMA(Value target, Value map, ValueRange coordinates,
-                         Value barrier) {
-  auto cluster = LLVM::LLVMPointerType::get(
-      b.getContext(), unsigned(NVVM::NVVMMemorySpace::SharedCluster));
-  target = LLVM::AddrSpaceCastOp::create(b, cluster, target);
-  auto mode =
-      NVVM::TMALoadModeAttr::get(b.getContext(), NVVM::TMALoadMode::TILE);
-  NVVM::CpAsyncBulkTensorGlobalToSharedClusterOp::create(
-      b, target, map, coordinates, barrier, ValueRange(), Value(), Value(),
-      mode, b.getBoolAttr(false), NVVM::CTAGroupKindAttr(), Value());
-}
 
 void TMAKernel::forEachWeightBox(
     const TileCoord &coord, Value kStart,
@@ -142,14 +56,16 @@ void TMAKernel::forEachWeightBox(
   for (auto [v, view] : llvm::enumerate(layout.views)) {
     Value column =
         b.add(b.mul(coord.columnTile, viewTileColumns), view.firstColumn);
+    // Beyond the range of k there may be other weights; lhs is 0 there.
+    Value kOfTensor = b.add(kStart, view.firstK);
     int64_t start = lhsBytes + int64_t(v) * viewTileColumns * swizzleBytes;
     if (op.getTransposed()) {
-      body(start, weightMaps[v], {kStart, column, coord.expert});
+      body(start, weightMaps[v], {kOfTensor, column, coord.expert});
       continue;
     }
     for (int64_t block = 0; block < viewTileColumns / 64; ++block)
       body(start + block * 64 * swizzleBytes, weightMaps[v],
-           {b.add(column, block * 64), kStart, coord.expert});
+           {b.add(column, block * 64), kOfTensor, coord.expert});
   }
 }
 
@@ -160,14 +76,6 @@ void TMAKernel::loadWeights(const TileCoord &coord, Value kStart,
                      issueTMA(b.sharedAt(memory, b.add(stageStart, start)), map,
                               coordinates, barrier);
                    });
-}
-
-static void expectBytes(GPUBuilder &b, Value barrier, int64_t bytes) {
-  auto scope =
-      NVVM::MemScopeKindAttr::get(b.getContext(), NVVM::MemScopeKind::CTA);
-  NVVM::MBarrierArriveExpectTxOp::create(b, /*res=*/Type(), barrier,
-                                         b.i32(bytes), scope,
-                                         b.getBoolAttr(false), Value());
 }
 
 /// Returns the start along k of stage `step`; the block begins at `firstStep`.
@@ -207,7 +115,7 @@ TMAKernel::PipelineState TMAKernel::loadContiguousTile(const TileCoord &coord,
                PipelineState now{carried[0], carried[1]};
                waitBarrier(emptyBarrier(now.stage), now.phase);
                Value full = fullBarrier(now.stage);
-               expectBytes(b, full, stageBytes);
+               expectBytes(full, b.i32(stageBytes));
                Value kStart = kStartOf(b, step, firstStep, depth);
                Value start = b.mul(now.stage, stageBytes);
                issueTMA(b.sharedAt(memory, start), lhsMap,
@@ -236,15 +144,6 @@ TMAKernel::PipelineState TMAKernel::loadGatheredTile(const TileCoord &coord,
     sources.push_back(b.at(lhsRowPointer(b.add(coord.firstRow, clamped)),
                            storage, chunkStart));
   }
-  auto signalFull = [&](Value stage) {
-    fenceAsyncProxy(b);
-    arrive(fullBarrier(stage));
-  };
-  /// Returns the stage `count` stages before `stage`.
-  auto stageBefore = [&](Value stage, int64_t count) {
-    Value earlier = b.sub(stage, count % stages);
-    return b.select(b.less(earlier, 0), b.add(earlier, stages), earlier);
-  };
   SmallVector<Value> end = b.loop(
       b.i32(0), b.i32(steps), b.i32(1), {state.stage, state.phase},
       [&](Value step, ValueRange carried) {
@@ -254,7 +153,7 @@ TMAKernel::PipelineState TMAKernel::loadGatheredTile(const TileCoord &coord,
         Value kStart = kStartOf(b, step, firstStep, depth);
         Value start = b.mul(now.stage, stageBytes);
         b.ifThen(b.equal(thread, 0), [&] {
-          expectBytes(b, full, rhsBytes);
+          expectBytes(full, b.i32(rhsBytes));
           loadWeights(coord, kStart, start, full);
         });
         // Beyond k a copy reads nothing and fills the chunk with zeros.
@@ -266,35 +165,23 @@ TMAKernel::PipelineState TMAKernel::loadGatheredTile(const TileCoord &coord,
           for (auto [i, source] : llvm::enumerate(sources)) {
             Value byte = b.add(b.add(start, target),
                                int64_t(i) * rowsAtOnce * swizzleBytes);
-            NVVM::CpAsyncOp::create(
-                b, b.sharedAt(memory, byte), b.at(source, storage, offset),
-                b.getI32IntegerAttr(16),
-                NVVM::LoadCacheModifierKindAttr::get(
-                    b.getContext(), NVVM::LoadCacheModifierKind::CG),
-                bytes);
+            copyChunk(b.sharedAt(memory, byte), b.at(source, storage, offset),
+                      bytes);
           }
         };
         if (tile.getRows() < rowsAtOnce)
           b.ifThen(b.less(row, tile.getRows()), copy);
         else
           copy();
-        if (consumersFence()) {
+        if (consumersFence())
           NVVM::CpAsyncMBarrierArriveOp::create(b, full, /*noinc=*/true);
-        } else {
-          NVVM::CpAsyncCommitGroupOp::create(b);
-          NVVM::CpAsyncWaitGroupOp::create(b,
-                                           b.getI32IntegerAttr(cpAsyncStages));
-          b.ifThen(b.logicalNot(b.less(step, cpAsyncStages)),
-                   [&] { signalFull(stageBefore(now.stage, cpAsyncStages)); });
-        }
+        else
+          commitCopies(now.stage, step);
         PipelineState next = advance(now);
         return SmallVector<Value>{next.stage, next.phase};
       });
-  if (consumersFence())
-    return {end[0], end[1]};
-  NVVM::CpAsyncWaitGroupOp::create(b, b.getI32IntegerAttr(0));
-  for (int64_t behind = std::min(cpAsyncStages, steps); behind > 0; --behind)
-    signalFull(stageBefore(end[0], behind));
+  if (!consumersFence())
+    finishCopies(end[0], b.i32(steps));
   return {end[0], end[1]};
 }
 
@@ -325,88 +212,6 @@ void TMAKernel::forEachTile(
          });
 }
 
-//===----------------------------------------------------------------------===//
-// Consumers
-//===----------------------------------------------------------------------===//
-
-Value TMAKernel::stageAddress(Value stage) {
-  Value base = LLVM::PtrToIntOp::create(b, b.getI32Type(), memory);
-  return b.add(base, b.mul(stage, stageBytes));
-}
-
-Value TMAKernel::descriptor(Value address, int64_t leading) {
-  constexpr int64_t swizzle128 = int64_t(1) << 62;
-  constexpr int64_t eightRows = 8 * swizzleBytes;
-  int64_t constant =
-      swizzle128 | ((eightRows >> 4) << 32) | ((leading >> 4) << 16);
-  Value start = b.shiftRight(b.bitAnd(address, 0x3FFFF), 4);
-  Value wide = arith::ExtUIOp::create(b, b.getI64Type(), start);
-  return b.bitOr(wide, b.i64(constant));
-}
-
 Value TMAKernel::weightsDescriptor(Value address) {
   return descriptor(address, op.getTransposed() ? 16 : wgmmaMBytes);
-}
-
-static Type accumulatorType(MLIRContext *context, int64_t columns) {
-  return LLVM::LLVMStructType::getLiteral(
-      context, SmallVector<Type>(columns / 2, Float32Type::get(context)));
-}
-
-Value TMAKernel::undefinedAccumulators(int64_t columns) {
-  return LLVM::UndefOp::create(b, accumulatorType(b.getContext(), columns));
-}
-
-Value TMAKernel::wgmma(Value accumulators, Value lhs, Value rhs,
-                       int64_t columns, bool lhsKMajor, bool rhsKMajor,
-                       bool clear) {
-  MLIRContext *context = b.getContext();
-  auto layout = [&](NVVM::MMALayout kind) {
-    return NVVM::MMALayoutAttr::get(context, kind);
-  };
-  auto type = NVVM::WGMMATypesAttr::get(context, fp8 ? NVVM::WGMMATypes::e4m3
-                                                 : element.isF16()
-                                                     ? NVVM::WGMMATypes::f16
-                                                     : NVVM::WGMMATypes::bf16);
-  auto f32 = NVVM::WGMMATypesAttr::get(context, NVVM::WGMMATypes::f32);
-  auto one = NVVM::WGMMAScaleInAttr::get(context, NVVM::WGMMAScaleIn::one);
-  auto scaleD = NVVM::WGMMAScaleOutAttr::get(
-      context, clear ? NVVM::WGMMAScaleOut::zero : NVVM::WGMMAScaleOut::one);
-  auto shape = NVVM::MMAShapeAttr::get(context, wgmmaM, columns, fp8 ? 32 : 16);
-  constexpr auto row = NVVM::MMALayout::row, col = NVVM::MMALayout::col;
-  return NVVM::WgmmaMmaAsyncOp::create(
-      b, accumulatorType(context, columns), accumulators, lhs, rhs, shape, type,
-      type, f32, scaleD, one, one, layout(lhsKMajor ? row : col),
-      layout(rhsKMajor ? col : row), NVVM::MMAIntOverflowAttr());
-}
-
-void TMAKernel::waitWgmma(int64_t pending) {
-  NVVM::WgmmaWaitGroupSyncOp::create(b, b.getI64IntegerAttr(pending));
-}
-
-TMAKernel::MainloopResult TMAKernel::mainloop(PipelineState start,
-                                              int64_t count, int64_t columns,
-                                              MultiplyStage multiply) {
-  waitFull(start);
-  SmallVector<Value> accumulators(count, undefinedAccumulators(columns));
-  accumulators = multiply(accumulators, start.stage, /*first=*/true);
-  PipelineState second = advance(start);
-  SmallVector<Value> inits{second.stage, second.phase, start.stage};
-  llvm::append_range(inits, accumulators);
-  SmallVector<Value> end = b.loop(
-      b.i32(1), b.i32(steps), b.i32(1), inits, [&](Value, ValueRange carried) {
-        PipelineState now{carried[0], carried[1]};
-        waitFull(now);
-        SmallVector<Value> accumulators =
-            multiply(carried.drop_front(3), now.stage, /*first=*/false);
-        // The wgmmas of the stage before have finished; it can be refilled.
-        waitWgmma(1);
-        releaseStage(carried[2]);
-        PipelineState next = advance(now);
-        SmallVector<Value> results{next.stage, next.phase, now.stage};
-        llvm::append_range(results, accumulators);
-        return results;
-      });
-  return {
-      {end[0], end[1]}, end[2], SmallVector<Value>(llvm::drop_begin(end, 3))};
 }

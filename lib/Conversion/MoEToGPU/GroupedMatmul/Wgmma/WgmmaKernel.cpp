@@ -243,7 +243,8 @@ void WgmmaKernel::stageFragments(const TileCoord &coord, Value row,
   auto matrixOf = [&](int64_t fragment, int64_t half) {
     std::array<Value, 2> pair =
         applyEpilogue(coord, b.add(laneRow, half * 8), column, fragment * 8,
-                      fragmentPair(columns / 8, fragment, half, accumulator));
+                      fragmentPair(columns / 8, fragment, half, accumulator))
+            .front();
     Type type = VectorType::get(2, getElementTypeOrSelf(op.getInit()));
     Value word = LLVM::BitcastOp::create(
         b, b.getI32Type(), vector::FromElementsOp::create(b, type, pair));
@@ -294,7 +295,7 @@ void WgmmaKernel::copyStaged(const TileCoord &coord, Value row,
     hasColumn = b.both(hasColumn, b.less(column, n));
   Value staging = stagingMemory(self);
   Value tileRow = b.add(row, laneRow);
-  Value target = b.at(out, type,
+  Value target = b.at(outs.front(), type,
                       b.add(b.mul(b.toI64(b.add(coord.firstRow, tileRow)), n),
                             b.toI64(column)));
   auto words = VectorType::get(4, b.getI32Type());

@@ -416,6 +416,15 @@ static bool hasExpertOperands(GroupedMatmulOp op) {
   return false;
 }
 
+/// True if every row is known to be one of an expert: no choice was dropped.
+static bool coversAllRows(GroupedMatmulOp op) {
+  if (!op.getOffsets())
+    return true;
+  auto route = op.getOffsets().getDefiningOp<RouteOp>();
+  auto gate = route ? route.getIds().getDefiningOp<GateOp>() : GateOp();
+  return gate && !gate.getThreshold() && !route.getCapacity();
+}
+
 /// Dot products of the gradient and of the operands of an epilogue that adds
 /// them, `[R]` in f32; null without such operands.
 static Value dotsOfExtras(GroupedMatmulOp op, Gradients &g,
@@ -504,8 +513,9 @@ LogicalResult mlir::moe::differentiateLinear(GroupedMatmulOp op,
                   op.getOffsets() && !op.getGather());
   if (keepsRows)
     map.addResult(getElementTypeOrSelf(op.getLhs()));
+  // Their sums read rows of no expert, too.
   if (dots)
-    map.addResult(b.getF32Type());
+    map.addResult(b.getF32Type(), /*zeroRest=*/!coversAllRows(op));
 
   auto built = map.build([&](ImplicitLocOpBuilder &b, Value product,
                              ValueRange elements,
