@@ -110,7 +110,7 @@ moe_rt_communicator_t FaultyEngine::communicator() {
       return engine.inner.counts(engine.inner.user, send, receive, each, stream,
                                  innerRequest);
     };
-    operation.corrupt = receive + each - 1;
+    operation.corrupt = receive + each - 2;
     return engine.add(std::move(operation), request);
   };
   result.exchange = [](void *user, const void *send, const int64_t *sendRows,

@@ -22,7 +22,7 @@ enum class Failure {
   start,  // refuses to start it
   test,   // fails while it is pending
   silent, // never starts it, and says nothing
-  counts, // adds one to the last word from rank 0
+  counts, // adds one to the rows that rank 0 announces
 };
 
 /// The communicator of one rank, around another. It starts collectives late,
