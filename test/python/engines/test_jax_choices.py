@@ -109,6 +109,21 @@ def one_group(x, p):
     return jnp.einsum("tec,ech->th", mask * probabilities[:, :, None], y)
 
 
+# -- experts that choose their tokens ---------------------------------------------------
+
+
+def expert_choice(x, p, weigh=lambda weights: weights, dispatch=lambda mask: mask):
+    """Each expert takes its best tokens."""
+    probabilities = jax.nn.softmax(x @ p["router"], axis=-1)
+    weights, ids = lax.top_k(jnp.swapaxes(probabilities, 0, 1), SLOTS)
+    mask = jax.nn.one_hot(ids, x.shape[0], dtype=x.dtype)
+    combine = jnp.einsum("ec,ect->ect", weigh(weights), mask)
+    rows = jnp.einsum("ect,th->ech", dispatch(mask), x)
+    h = jax.nn.gelu(jnp.einsum("ech,ehf->ecf", rows, p["wi"]) + p["bi"][:, None])
+    y = jnp.einsum("ecf,efh->ech", h, p["wo"])
+    return jnp.einsum("ech,ect->th", y, combine)
+
+
 # -- loops --------------------------------------------------------------------------
 
 
@@ -163,8 +178,19 @@ def other_scores(x, p):
     return flaxformer(x, p, scores=lambda scores: jnp.roll(scores, 1, axis=-1))
 
 
+def expert_choice_of_others(x, p):
+    """The rows of the expert before."""
+    return expert_choice(x, p, dispatch=lambda mask: jnp.roll(mask, 1, axis=0))
+
+
+def expert_choice_by_rank(x, p):
+    """Weights that depend on the rank of a choice."""
+    return expert_choice(x, p, weigh=lambda weights: weights / (1 + jnp.arange(SLOTS)))
+
+
 FORMS = "taken", "taken_unnormalized", "indexed", "taken_one", "scan"
-NEAR_MISSES = "of_the_next", "of_other_tokens", "of_a_square", "of_fewer"
+NEAR_MISSES = ("of_the_next", "of_other_tokens", "of_a_square", "of_fewer",
+               "expert_choice_of_others", "expert_choice_by_rank")
 
 
 @pytest.mark.parametrize("tokens", [TOKENS, None])
@@ -200,3 +226,14 @@ def test_scores_of_others():
     """Raised with these scores, or not."""
     p = parameters()
     compare(import_block(other_scores, p, TOKENS), other_scores, p, TOKENS)
+
+
+@pytest.mark.parametrize("tokens", [TOKENS, EXPERTS])
+def test_expert_choice(tokens):
+    """As many tokens as experts, too."""
+    p = parameters()
+    imported = import_block(expert_choice, p, tokens)
+    assert [count(imported, o) for o in ("gate", "dispatch", "grouped_matmul", "combine")] == [
+        1, 1, 2, 1]
+    assert "select(expert_choice)" in imported.mlir
+    compare(imported, expert_choice, p, tokens)

@@ -93,6 +93,8 @@ unsigned raiseOnlyChoices(Routing &routing);
 /// Rows of each token and expert, expert and slot, or token and choice, that
 /// are weighted and added up, become those of a dispatch and a combination.
 bool raiseMixture(Operation *op, Routing &routing);
+/// The same of experts that choose their tokens.
+bool raiseExpertChoice(Operation *op, Routing &routing);
 /// The sum of all experts, each written out, becomes the same.
 bool raiseUnrolled(Operation *op, Routing &routing);
 /// So does a loop over the experts.
