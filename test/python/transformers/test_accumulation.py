@@ -13,6 +13,7 @@ transformers = pytest.importorskip("transformers")
 import moe  # noqa: E402
 import moe.integrations.torch as mt  # noqa: E402
 import moe.integrations.transformers as ce  # noqa: E402
+from moe.integrations._transformers.experts import differentiable  # noqa: E402
 from moe_testing.models.experts import T, expect, make, relative, route, run  # noqa: E402
 from moe_testing.models.hf import MODELS  # noqa: E402
 
@@ -211,7 +212,7 @@ def test_compiled_graphs_have_gradients_of_their_own():
 def test_out_is_needed():
     """A layer that adds does not make the memory that it adds to."""
     experts = experts_of(*CLASSES[0])
-    mlir, _, _ = ce._differentiable(experts, 3, (3,))
+    mlir, _, _ = differentiable(experts, 3, (3,))
     module = moe.compile(mlir, options=["--backward=3", "--accumulate=3"])
     signature = module.signature("experts_backward")
     assert [(o.name, o.accumulates) for o in signature.outputs] == [

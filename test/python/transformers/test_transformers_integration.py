@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import moe.integrations.transformers as ce  # noqa: E402
+from moe.integrations._transformers import state  # noqa: E402
 from moe_testing.models.experts import (  # noqa: E402
     F32, H, T, Softmax, expect, mixtral, relative, route)
 from moe_testing.models.hf import MODELS  # noqa: E402
@@ -102,9 +103,9 @@ def test_switch_back_and_forth():
 
 def test_layers_share_a_module(monkeypatch):
     compiled = []
-    original = ce.compile_for
-    monkeypatch.setattr(ce, "_modules", {})
-    monkeypatch.setattr(ce, "compile_for",
+    original = state.compile_for
+    monkeypatch.setattr(state, "_modules", {})
+    monkeypatch.setattr(state, "compile_for",
                         lambda text, *a, **o: compiled.append(text) or original(text, *a, **o))
     model = MODELS["qwen3_moe"]().model
     ce.prepare(model, progress=False)

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import moe.integrations.transformers as ce  # noqa: E402
+from moe.integrations._transformers.state import OPTIONS  # noqa: E402
 from moe_testing.models.experts import expect  # noqa: E402
 from moe_testing.models.hf import MODELS  # noqa: E402
 
@@ -96,7 +97,7 @@ def test_dense_models_are_none_of_that():
 def test_arguments_are_tried_at_once(arguments, what):
     with pytest.raises(moe.MoEError, match=what):
         ce.register(**arguments)
-    assert ce._options["num_threads"] == 0 and ce._options["target"] is None
+    assert OPTIONS["num_threads"] == 0 and OPTIONS["target"] is None
 
 
 def test_arguments_that_are_not_known():

@@ -16,6 +16,8 @@ transformers = pytest.importorskip("transformers")
 
 import moe  # noqa: E402
 import moe.integrations.transformers as ce  # noqa: E402
+from moe.integrations._transformers import state  # noqa: E402
+from moe.integrations._transformers.experts import differentiable  # noqa: E402
 from moe_testing.models.experts import (  # noqa: E402
     E, H, T, expect, make, relative, route, run)
 from moe_testing.models.hf import MODELS  # noqa: E402
@@ -455,7 +457,7 @@ def test_compiled_model():
 def test_operations_are_described_to_torch():
     experts, (x, ids, weights) = mixtral_experts(), route(T)
     x.requires_grad_()
-    mlir, followed, options = ce._differentiable(experts, ids.shape[1], (0, 3))
+    mlir, followed, options = differentiable(experts, ids.shape[1], (0, 3))
     torch.library.opcheck(torch.ops.moe_mlir.layer_forward.default,
                           ([x, ids, weights], list(experts.parameters()), mlir, [0, 3], followed,
                            None, options),
@@ -496,7 +498,7 @@ def test_no_backward_function(monkeypatch):
     def refuse(*_):
         raise moe.MoEError(moe.UNIMPLEMENTED, "'math.atan' op has no gradient")
 
-    monkeypatch.setattr(ce, "differentiated", refuse)
+    monkeypatch.setattr(state, "differentiated", refuse)
     experts, arguments = mixtral_experts(), route(T)
     for _ in range(2):
         y = experts(*arguments)
