@@ -98,12 +98,15 @@ def programs(tmp_path_factory):
 
 @pytest.mark.parametrize("mpi", MPIS)
 def test_moe_run(engines, programs, mpi, tmp_path):
-    """``mpirun -n 4 moe-run layer.moe --ep``: the file of one rank."""
+    """``mpirun -n 4 moe-run layer.moe --ep``: the file of one rank, also in chunks."""
     command = [BUILD / "bin" / "moe-run", programs / "ranks.moe",
                f"--ep={engines[LIBRARIES[mpi][0]]}", "--weights", "random:3"]
-    output, status = launch(mpi, 4, [*command, "--tokens", "37", "--output", tmp_path / "y.npy"])
-    assert status == 0 and output.count("rank 0 of 4: ") == output.count("y: ") == 1, output
-    assert (tmp_path / "y.npy").read_bytes() == (programs / "one.npy").read_bytes()
+    for chunks in (1, 2):
+        output, status = launch(mpi, 4, [*command, "--tokens", "37", "--chunks", str(chunks),
+                                         "--output", tmp_path / "y.npy"])
+        assert status == 0 and output.count("rank 0 of 4: ") == output.count("y: ") == 1, output
+        assert f", {chunks} round" in output
+        assert (tmp_path / "y.npy").read_bytes() == (programs / "one.npy").read_bytes()
     output, status = launch(mpi, 2, [*command, "--input", tmp_path / "none{rank}.npy"])
     assert status != 0 and "moe-run: error: rank 1: " in output, output
 
