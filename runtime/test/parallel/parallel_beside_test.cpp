@@ -40,6 +40,8 @@ struct WaitingEngine {
   moe_rt_communicator_t communicator() {
     moe_rt_communicator_t result = inner;
     result.user = this;
+    // `test` reads what the work writes: not at the same time.
+    result.features = 0;
     result.allocate = [](void *user, uint64_t bytes) {
       auto &inner = static_cast<WaitingEngine *>(user)->inner;
       return inner.allocate(inner.user, bytes);
