@@ -11,6 +11,7 @@
 #include "moe/Dialect/MoE/Transforms/Parallel/ExchangeUtils.h"
 #include "moe/Dialect/MoE/Transforms/Parallel/Passes.h"
 
+#include "mlir/Dialect/Arith/Utils/Utils.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -47,7 +48,39 @@ static LogicalResult verifyTokens(func::FuncOp function) {
   return diag;
 }
 
+/// Returns the experts of a dispatch that are spread: the largest range of one
+/// kind. The others stay where the tokens are; null if it has none.
+static ExpertOp findSpread(DispatchOp dispatch) {
+  ExpertOp largest;
+  for (Operation *user : dispatch.getOffsets().getUsers())
+    if (auto expert = dyn_cast<ExpertOp>(user))
+      if (!largest || expert.getExpertCount() > largest.getExpertCount() ||
+          (expert.getExpertCount() == largest.getExpertCount() &&
+           expert->isBeforeInBlock(largest)))
+        largest = expert;
+  return largest;
+}
+
+/// True if all experts are of one kind, or of several that share their range.
+static bool isOfOneKind(DispatchOp dispatch) {
+  ExpertOp spread = findSpread(dispatch);
+  return !spread ||
+         spread.getExpertCount() == int64_t(dispatch.getNumExperts());
+}
+
+static int64_t countSpread(DispatchOp dispatch) {
+  return isOfOneKind(dispatch) ? dispatch.getNumExperts()
+                               : findSpread(dispatch).getExpertCount();
+}
+
 namespace {
+/// The experts of other kinds than those that are spread, on the rank of their
+/// tokens.
+struct HomeExperts {
+  DispatchOp dispatch;
+  Value rows; // of the last of them
+};
+
 /// Spreads the experts of one function over ranks.
 class Parallelizer {
 public:
@@ -62,7 +95,14 @@ private:
   void gatherGate(GateOp gate);
   LogicalResult spread(DispatchOp dispatch);
   LogicalResult verifyUses(DispatchOp dispatch);
+  Value
+  mapIds(Value ids,
+         llvm::function_ref<Value(OpBuilder &, Location, ValueRange)> body);
   Value keepFirstChoices(DispatchOp dispatch);
+  Value selectRange(Value ids, ExpertOp spread, int64_t count, bool inside);
+  FailureOr<HomeExperts> separate(DispatchOp dispatch, ExpertOp spread,
+                                  Value ids);
+  void mergeHome(CombineOp combine, HomeExperts others);
   LogicalResult bringHome(CombineOp combine, DispatchOp local, Value received,
                           PartitionOp partition);
 
@@ -103,11 +143,17 @@ FailureOr<unsigned> Parallelizer::run() {
       gatherGate(gate);
   ExpertParameters parameters(function, experts, parallel.getSlots());
   for (DispatchOp dispatch : dispatches) {
-    for (Operation *user : dispatch.getOffsets().getUsers())
-      if (auto expert = dyn_cast<ExpertOp>(user))
-        if (failed(parameters.take(expert)))
-          return failure();
-    if (failed(spread(dispatch)))
+    // With several kinds only those of the largest range travel, which are all
+    // of theirs then.
+    ExpertOp travelling =
+        isOfOneKind(dispatch) ? ExpertOp() : findSpread(dispatch);
+    if (!travelling)
+      for (Operation *user : dispatch.getOffsets().getUsers())
+        if (auto expert = dyn_cast<ExpertOp>(user))
+          if (failed(parameters.take(expert)))
+            return failure();
+    if (failed(spread(dispatch)) ||
+        (travelling && failed(parameters.take(travelling))))
       return failure();
   }
   if (failed(parameters.finish()))
@@ -117,12 +163,12 @@ FailureOr<unsigned> Parallelizer::run() {
 
 LogicalResult
 Parallelizer::addPlacement(MutableArrayRef<DispatchOp> dispatches) {
-  experts = dispatches.front().getNumExperts();
+  experts = countSpread(dispatches.front());
   for (DispatchOp dispatch : dispatches) {
-    if (int64_t(dispatch.getNumExperts()) != experts)
+    if (countSpread(dispatch) != experts)
       return dispatch.emitOpError("expected ")
              << experts << " experts, as the dispatch before it has, got "
-             << dispatch.getNumExperts();
+             << countSpread(dispatch);
     if (!dispatch.getIds().getType().isDynamicDim(0) ||
         !dispatch.getRows().getType().isDynamicDim(0))
       return dispatch.emitOpError("expected a dynamic number of tokens, to "
@@ -181,31 +227,173 @@ void Parallelizer::gatherGate(GateOp gate) {
   }
 }
 
+/// Maps each of the ids `[T, K]`.
+Value Parallelizer::mapIds(
+    Value ids,
+    llvm::function_ref<Value(OpBuilder &, Location, ValueRange)> body) {
+  auto type = cast<RankedTensorType>(ids.getType());
+  Value init = tensor::EmptyOp::create(
+      b, tensor::getMixedSizes(b, b.getLoc(), ids), type.getElementType());
+  AffineMap map = b.getMultiDimIdentityMap(2);
+  return linalg::GenericOp::create(
+             b, type, ids, init, ArrayRef{map, map},
+             SmallVector<utils::IteratorType>(2, utils::IteratorType::parallel),
+             [&](OpBuilder &nested, Location loc, ValueRange elements) {
+               linalg::YieldOp::create(nested, loc,
+                                       body(nested, loc, elements));
+             })
+      .getResult(0);
+}
+
 /// Returns the ids of the choices that a dispatch without a capacity keeps.
 Value Parallelizer::keepFirstChoices(DispatchOp dispatch) {
   int64_t kept = dispatch.getMaxChoices();
   Value ids = dispatch.getIds();
   if (kept == dispatch.getTopK())
     return ids;
-  auto type = cast<RankedTensorType>(ids.getType());
+  return mapIds(ids, [&](OpBuilder &nested, Location loc, ValueRange elements) {
+    Value k = linalg::IndexOp::create(nested, loc, 1);
+    Value limit = arith::ConstantIndexOp::create(nested, loc, kept);
+    Value first =
+        arith::CmpIOp::create(nested, loc, arith::CmpIPredicate::ult, k, limit);
+    Value none =
+        arith::ConstantOp::create(nested, loc, nested.getI32IntegerAttr(-1));
+    return arith::SelectOp::create(nested, loc, first, elements[0], none);
+  });
+}
+
+/// Returns the ids of the experts that are spread, from 0, or those of the
+/// others; -1 for the rest.
+Value Parallelizer::selectRange(Value ids, ExpertOp spread, int64_t count,
+                                bool inside) {
+  return mapIds(ids, [&](OpBuilder &nested, Location loc, ValueRange elements) {
+    auto constant = [&](int64_t value) -> Value {
+      return arith::ConstantOp::create(nested, loc,
+                                       nested.getI32IntegerAttr(value));
+    };
+    Value id = elements[0], none = constant(-1);
+    Value shifted = arith::SubIOp::create(nested, loc, id,
+                                          constant(spread.getFirstExpert()));
+    Value isSpread =
+        arith::CmpIOp::create(nested, loc, arith::CmpIPredicate::ult, shifted,
+                              constant(spread.getExpertCount()));
+    if (inside)
+      return arith::SelectOp::create(nested, loc, isSpread, shifted, none)
+          .getResult();
+    Value exists = arith::CmpIOp::create(nested, loc, arith::CmpIPredicate::ult,
+                                         id, constant(count));
+    Value other = arith::SelectOp::create(nested, loc, exists, id, none);
+    return arith::SelectOp::create(nested, loc, isSpread, none, other)
+        .getResult();
+  });
+}
+
+/// Gives the experts of other kinds a dispatch of their own, which needs no
+/// exchange, and makes the spread ones all experts of theirs.
+FailureOr<HomeExperts> Parallelizer::separate(DispatchOp dispatch,
+                                              ExpertOp spread, Value ids) {
+  if (isa<BlockArgument>(dispatch.getIds()))
+    return dispatch.emitOpError("expected ids of a gate, to spread experts of "
+                                "several kinds over ranks, got an argument");
+  auto home = DispatchOp::create(
+      b, dispatch.getRows(),
+      cast<TypedValue<RankedTensorType>>(
+          selectRange(ids, spread, dispatch.getNumExperts(), false)),
+      dispatch.getScaleRows() ? dispatch.getWeights() : Value(),
+      dispatch.getNumExperts(), CapacityAttr(), Priority::Position,
+      Overflow::Drop, IntegerAttr(), dispatch.getUncovered(),
+      dispatch.getScaleRows());
+  // What the other kinds had from the spread one: its rows are elsewhere.
+  Value before = spread.getInit();
+  if (!before) {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPoint(spread);
+    auto type = cast<RankedTensorType>(spread.getResult().getType());
+    before = tensor::EmptyOp::create(
+        b,
+        SmallVector<OpFoldResult>{
+            tensor::getMixedSize(b, b.getLoc(), home.getGrouped(), 0),
+            b.getIndexAttr(type.getDimSize(1))},
+        type.getElementType());
+    if (spread.getUncovered() == Uncovered::Zero) {
+      Value zero =
+          arith::ConstantOp::create(b, b.getZeroAttr(type.getElementType()));
+      before = linalg::FillOp::create(b, zero, before).getResult(0);
+    }
+    if (before.getType() != type)
+      before = tensor::CastOp::create(b, type, before);
+  }
+  if (before == dispatch.getGrouped())
+    before = home.getGrouped();
+  HomeExperts others{home, Value()};
+  for (Operation *user :
+       llvm::make_early_inc_range(dispatch.getOffsets().getUsers())) {
+    auto expert = cast<ExpertOp>(user);
+    if (expert == spread)
+      continue;
+    expert.getOffsetsMutable().set(home.getOffsets());
+    for (OpOperand &operand : expert->getOpOperands())
+      if (operand.get() == dispatch.getGrouped())
+        operand.set(home.getGrouped());
+      else if (operand.get() == spread.getResult())
+        operand.set(before);
+  }
+  spread.getInitMutable().clear();
+  spread.setUncovered(Uncovered::Undefined);
+  spread.removeFirstAttr();
+  // The combine reads the last kind, of which each choice has one row.
+  for (Operation *user : dispatch.getPositions().getUsers()) {
+    auto combine = cast<CombineOp>(user);
+    Value rows = combine.getGrouped();
+    if (rows == spread.getResult())
+      rows = before;
+    if (others.rows && others.rows != rows)
+      return combine.emitOpError("expected the rows of the combine before it, "
+                                 "of experts of several kinds that are spread "
+                                 "over ranks");
+    others.rows = rows;
+    combine.getGroupedMutable().set(spread.getResult());
+  }
+  return others;
+}
+
+/// Adds the rows of the other kinds of experts to those that came home.
+void Parallelizer::mergeHome(CombineOp combine, HomeExperts others) {
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPoint(combine);
+  Value came = combine.getGrouped(), positions = combine.getPositions();
+  Value count = getValueOrCreateConstantIndexOp(
+      b, b.getLoc(), tensor::getMixedSize(b, b.getLoc(), came, 0));
+  Value rows = tensor::ConcatOp::create(b, 0, ValueRange{came, others.rows});
+  Value begin = arith::IndexCastOp::create(b, b.getI32Type(), count);
+  auto type = cast<RankedTensorType>(positions.getType());
   Value init = tensor::EmptyOp::create(
-      b, tensor::getMixedSizes(b, b.getLoc(), ids), type.getElementType());
+      b, tensor::getMixedSizes(b, b.getLoc(), positions),
+      type.getElementType());
   AffineMap map = b.getMultiDimIdentityMap(2);
-  SmallVector<utils::IteratorType> iterators(2, utils::IteratorType::parallel);
-  return linalg::GenericOp::create(
-             b, type, ids, init, ArrayRef{map, map}, iterators,
-             [&](OpBuilder &nested, Location loc, ValueRange elements) {
-               Value k = linalg::IndexOp::create(nested, loc, 1);
-               Value limit = arith::ConstantIndexOp::create(nested, loc, kept);
-               Value first = arith::CmpIOp::create(
-                   nested, loc, arith::CmpIPredicate::ult, k, limit);
-               Value none = arith::ConstantOp::create(
-                   nested, loc, nested.getI32IntegerAttr(-1));
-               Value id = arith::SelectOp::create(nested, loc, first,
-                                                  elements[0], none);
-               linalg::YieldOp::create(nested, loc, id);
-             })
-      .getResult(0);
+  Value merged =
+      linalg::GenericOp::create(
+          b, type, ValueRange{positions, others.dispatch.getPositions()}, init,
+          ArrayRef{map, map, map},
+          SmallVector<utils::IteratorType>(2, utils::IteratorType::parallel),
+          [&](OpBuilder &nested, Location loc, ValueRange elements) {
+            Value zero = arith::ConstantOp::create(nested, loc,
+                                                   nested.getI32IntegerAttr(0));
+            auto isNone = [&](Value position) -> Value {
+              return arith::CmpIOp::create(
+                  nested, loc, arith::CmpIPredicate::slt, position, zero);
+            };
+            Value behind =
+                arith::AddIOp::create(nested, loc, elements[1], begin);
+            Value other = arith::SelectOp::create(
+                nested, loc, isNone(elements[1]), elements[1], behind);
+            Value position = arith::SelectOp::create(
+                nested, loc, isNone(elements[0]), other, elements[0]);
+            linalg::YieldOp::create(nested, loc, position);
+          })
+          .getResult(0);
+  combine.getGroupedMutable().set(rows);
+  combine.getPositionsMutable().set(merged);
 }
 
 LogicalResult Parallelizer::spread(DispatchOp dispatch) {
@@ -227,6 +415,17 @@ LogicalResult Parallelizer::spread(DispatchOp dispatch) {
     ids = OwnRowsOp::create(b, kept.getType(), kept);
   } else {
     ids = keepFirstChoices(dispatch);
+  }
+
+  std::optional<HomeExperts> others;
+  if (!isOfOneKind(dispatch)) {
+    ExpertOp spread = findSpread(dispatch);
+    Value spreadIds = selectRange(ids, spread, dispatch.getNumExperts(), true);
+    FailureOr<HomeExperts> found = separate(dispatch, spread, ids);
+    if (failed(found))
+      return failure();
+    others = *found;
+    ids = spreadIds;
   }
 
   // Each token goes once to every rank with one of its experts.
@@ -256,9 +455,12 @@ LogicalResult Parallelizer::spread(DispatchOp dispatch) {
   SmallVector<CombineOp> combines;
   for (Operation *user : dispatch.getPositions().getUsers())
     combines.push_back(cast<CombineOp>(user));
-  for (CombineOp combine : combines)
+  for (CombineOp combine : combines) {
     if (failed(bringHome(combine, local, exchange.getReceived(), partition)))
       return failure();
+    if (others)
+      mergeHome(combine, *others);
+  }
   dispatch.getGrouped().replaceAllUsesWith(local.getGrouped());
   dispatch.getOffsets().replaceAllUsesWith(local.getOffsets());
   dispatch.erase();
@@ -318,7 +520,7 @@ struct MoEParallelize : moe::impl::MoEParallelizeBase<MoEParallelize> {
     int64_t needed = 0;
     function.walk([&](DispatchOp dispatch) {
       needed =
-          ranks > 0 ? llvm::divideCeil(dispatch.getNumExperts(), ranks) : slots;
+          ranks > 0 ? llvm::divideCeil(countSpread(dispatch), ranks) : slots;
       return WalkResult::interrupt();
     });
     return needed;

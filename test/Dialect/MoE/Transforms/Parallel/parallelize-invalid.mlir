@@ -45,10 +45,10 @@ func.func @static(%x: tensor<4x16xf32>, %ids: tensor<4x2xi32>) -> tensor<4x16xf3
 
 // -----
 
-// Experts of two kinds.
+// Experts of two kinds: a call could not check ids of its caller.
 func.func @kinds(%x: tensor<?x16xf32>, %ids: tensor<?x2xi32>, %w: tensor<6x16xf32>) -> tensor<?x16xf32> {
+  // expected-error@+1 {{expected ids of a gate, to spread experts of several kinds over ranks, got an argument}}
   %rows, %offsets, %positions = moe.dispatch %x, %ids experts(8) : tensor<?x16xf32>, tensor<?x2xi32>
-  // expected-error@+1 {{expected the experts of a dispatch to be of one kind, to spread them over ranks, got a range of experts 0 to 5 of 8}}
   %y = moe.expert %rows, %offsets params(%w : tensor<6x16xf32>) init(%rows : tensor<?x16xf32>) first(0) count(6) {
   ^bb0(%r: tensor<?x16xf32>, %v: tensor<16xf32>):
     moe.yield %r : tensor<?x16xf32>

@@ -70,3 +70,39 @@ func.func @computed(%x: tensor<?x16xf32>, %ids: tensor<?x2xi32>, %w: tensor<8x16
   %o = moe.combine %y, %positions : tensor<?x16xf32>, tensor<?x2xi32>
   return %o : tensor<?x16xf32>
 }
+
+// -----
+
+// Of experts of several kinds those of the largest range travel; the others,
+// here zero and copy experts, run where the tokens are. The combine reads the
+// rows of both.
+// CHECK-LABEL: func.func @kinds(
+// CHECK-SAME:    tensor<4x16x16xf32> {moe.experts = 6 : i64}, %[[PLACEMENT:[a-z0-9]+]]: tensor<6x2xi32>
+// CHECK:         %[[SPREAD:.*]] = linalg.generic
+// CHECK:         %[[HERE:.*]] = linalg.generic
+// CHECK:         %[[GROUPED:.*]], %[[OFFSETS:.*]], %[[OTHERS:.*]] = moe.dispatch %{{.*}}, %[[HERE]] experts(8)
+// CHECK:         moe.place %[[SPREAD]], %[[PLACEMENT]]
+// CHECK:         moe.exchange
+// CHECK:         %[[LOCAL:.*]], %[[LOCAL_OFFSETS:.*]], %{{.*}} = moe.dispatch {{.*}} experts(4)
+// CHECK:         %[[ZERO:.*]] = linalg.fill
+// CHECK:         moe.expert %[[LOCAL]], %[[LOCAL_OFFSETS]] params(%{{.*}}) count(4) {
+// CHECK:         %[[COPY:.*]] = moe.expert %[[GROUPED]], %[[OFFSETS]] init(%[[ZERO]] : tensor<?x16xf32>) first(7) count(1)
+// CHECK:         %[[CAME:.*]] = tensor.collapse_shape
+// CHECK:         %[[ROWS:.*]] = tensor.concat dim(0) %[[CAME]], %[[COPY]]
+// CHECK:         %[[POSITIONS:.*]] = linalg.generic {{.*}} ins(%{{.*}}, %[[OTHERS]]
+// CHECK:         moe.combine %[[ROWS]], %[[POSITIONS]]
+func.func @kinds(%x: tensor<?x16xf32>, %l: tensor<?x8xf32>, %w: tensor<6x16x16xf32>) -> tensor<?x16xf32> {
+  %weights, %ids = moe.gate %l top_k(2) : tensor<?x8xf32>
+  %rows, %offsets, %positions = moe.dispatch %x, %ids experts(8) : tensor<?x16xf32>, tensor<?x2xi32>
+  %y = moe.expert %rows, %offsets params(%w : tensor<6x16x16xf32>) first(1) count(6) uncovered(zero) {
+  ^bb0(%r: tensor<?x16xf32>, %v: tensor<16x16xf32>):
+    %p = linalg.matmul ins(%r, %v : tensor<?x16xf32>, tensor<16x16xf32>) outs(%r : tensor<?x16xf32>) -> tensor<?x16xf32>
+    moe.yield %p : tensor<?x16xf32>
+  } : tensor<?x16xf32>, tensor<9xi32> -> tensor<?x16xf32>
+  %z = moe.expert %rows, %offsets init(%y : tensor<?x16xf32>) first(7) count(1) {
+  ^bb0(%r: tensor<?x16xf32>):
+    moe.yield %r : tensor<?x16xf32>
+  } : tensor<?x16xf32>, tensor<9xi32> -> tensor<?x16xf32>
+  %o = moe.combine %z, %positions weights(%weights : tensor<?x2xf32>) : tensor<?x16xf32>, tensor<?x2xi32>
+  return %o : tensor<?x16xf32>
+}
