@@ -103,6 +103,12 @@ private:
               "an artifact that moe-run and the runtime load (default)")),
       cl::cat(category)};
 
+  cl::opt<std::string> ranks{
+      "ep",
+      cl::desc("Not here: `python -m moe plan LAYER --ep=N[xM]` has the plan "
+               "of ranks"),
+      cl::value_desc("ranks"), cl::Hidden, cl::cat(category)};
+
   cl::opt<bool> printRemarks{
       "remarks",
       cl::desc("Print what was fused and what was not, with the reason"),
@@ -315,6 +321,11 @@ int CompileTool::run(int argc, char **argv) {
       "  moe-compile --gguf FILE --layer 3 -o layer.moe\n"
       "  moe-compile layer.mlir --emit=plan --tokens=1:4096\n"
       "  moe-compile layer.mlir --memory-limit=64MiB -o layer.moe\n");
+  if (ranks.getNumOccurrences() > 0)
+    return fail(llvm::createStringError(
+        "--ep: expected --parallel=SLOTS to compile for ranks, or `python -m "
+        "moe plan LAYER --ep=" +
+        ranks + "` for the bounds, bytes and times of an exchange"));
   bool isImported = !checkpoint.empty() || !gguf.empty();
   if (!isImported && input.getNumOccurrences() == 0 &&
       llvm::sys::Process::StandardInIsUserInput())
