@@ -8,7 +8,7 @@ import moe
 import moe.parallel
 import numpy as np
 import pytest
-from moe_testing import data, layers, ranks
+from moe_testing import data, layers, processes, ranks
 from moe_testing.layers import E
 
 # One or more of each kind of router, capacity and expert.
@@ -51,31 +51,31 @@ def one_rank(name: str, dtype: str, inputs, gradients, *options: str):
             named(backward, found))
 
 
+def train(communicator, path, weights, inputs, gradients, counts, table=None):
+    """The results of a rank, and its gradients."""
+    group = moe.parallel.Group(communicator, deadline=60, num_threads=1)
+    module = moe.load(path, group=group)
+    layer, backward = (
+        module.layer(weights_of(module.signature(n), weights), function=n, table=table)
+        for n in ("layer", "layer_backward"))
+    own = ranks.split(inputs, counts)[group.rank]
+    known = {**own, **ranks.split(gradients, counts)[group.rank]}
+    result, saved = layer.forward(**own)
+    sent = layer.exchange.rows_sent
+    found = backward.backward(saved, **{info.name: known[info.name]
+                                        for info in backward.signature.inputs})
+    # Gradients of tokens travel as the tokens did.
+    assert backward.exchange.rows_sent == sent
+    assert saved.nbytes > 0
+    return (result if isinstance(result, tuple) else (result,),
+            named(backward.signature, found))
+
+
 def over_ranks(name: str, dtype: str, inputs, gradients, counts, parallel: str, *options: str,
                table=None):
-    """The results of each rank, and its gradients."""
-    path, weights = compiled(name, dtype, f"--parallel={parallel}", *options).path, data.weights_of(
-        name, dtype)
-    parts, gradient_parts = ranks.split(inputs, counts), ranks.split(gradients, counts)
-
-    def on_rank(communicator):
-        group = moe.parallel.Group(communicator, deadline=60, num_threads=1)
-        module = moe.load(path, group=group)
-        layer, backward = (
-            module.layer(weights_of(module.signature(n), weights), function=n, table=table)
-            for n in ("layer", "layer_backward"))
-        known = {**parts[group.rank], **gradient_parts[group.rank]}
-        result, saved = layer.forward(**parts[group.rank])
-        sent = layer.exchange.rows_sent
-        found = backward.backward(saved, **{info.name: known[info.name]
-                                            for info in backward.signature.inputs})
-        # Gradients of tokens travel as the tokens did.
-        assert backward.exchange.rows_sent == sent
-        assert saved.nbytes > 0
-        return (result if isinstance(result, tuple) else (result,),
-                named(backward.signature, found))
-
-    return ranks.run(len(counts), on_rank)
+    path = str(compiled(name, dtype, f"--parallel={parallel}", *options).path)
+    return ranks.run(len(counts), lambda communicator: train(
+        communicator, path, data.weights_of(name, dtype), inputs, gradients, counts, table))
 
 
 def check(name: str, dtype: str, counts, parallel: str, *options: str, table=None) -> None:
@@ -83,10 +83,14 @@ def check(name: str, dtype: str, counts, parallel: str, *options: str, table=Non
     gradients = gradients_of_results(name, dtype, sum(counts))
     results, expected = one_rank(name, dtype, inputs, gradients, *options)
     found = over_ranks(name, dtype, inputs, gradients, counts, parallel, *options, table=table)
+    compare(found, results, expected, dtype, data.weights_of(name, dtype), table)
+
+
+def compare(found, results, expected, dtype, weights, table=None) -> None:
+    """What the ranks have, against one rank."""
     for i, result in enumerate(results):
         got = np.concatenate([each[0][i] for each in found])
         assert (data.bits(got) == data.bits(result)).all()
-    weights = data.weights_of(name, dtype)
     for key, whole in expected.items():
         parts = [each[1][key] for each in found]
         if key.removesuffix("_gradient") not in weights:  # of an input
@@ -101,7 +105,7 @@ def check(name: str, dtype: str, counts, parallel: str, *options: str, table=Non
             bound = {"f32": 1e-6, "bf16": 1e-2}[dtype] * np.abs(expected_total).max()
             assert np.abs(total - expected_total).max() <= bound, key
             continue
-        assert (data.bits(got) == data.bits(whole)).all(), (key, counts)
+        assert (data.bits(got) == data.bits(whole)).all(), key
 
 
 def of_all_experts(parts, whole, table) -> np.ndarray:
@@ -167,6 +171,17 @@ def test_replicas():
         for row, each in zip(table, found):
             total[row] += each[1][key]
         assert np.abs(total - whole).max() <= 1e-6 * np.abs(whole).max()
+
+
+def test_process_group():
+    """Over processes with gloo."""
+    pytest.importorskip("torch")
+    path, counts = str(compiled("deepseek_v3", "f32", "--parallel=4").path), [21, 14]
+    inputs, weights = data.inputs_of("deepseek_v3", 35), data.weights_of("deepseek_v3")
+    gradients = gradients_of_results("deepseek_v3", "f32", 35)
+    results, expected = one_rank("deepseek_v3", "f32", inputs, gradients)
+    found = processes.run(2, train, path, weights, inputs, gradients, counts)
+    compare(found, results, expected, "f32", weights)
 
 
 def on_two_ranks(body):
