@@ -103,6 +103,34 @@ TEST_F(ParallelMetadata, RefusesValues) {
                  "parallel[0].steps do not make output 'y'");
 }
 
+TEST_F(ParallelMetadata, RefusesSavedValues) {
+  const std::string home = "\"rows\": \"home\"";
+  EXPECT_OK(create(changed(home, home + ", \"saved\": \"after\"")));
+  EXPECT_REFUSED(changed(home, home + ", \"saved\": \"before\""),
+                 "values[0].saved is 'before', expected after, in a layer "
+                 "without 'forward'");
+  EXPECT_REFUSED(changed("\"experts\": 8", "\"forward\": \"sums\", "
+                                           "\"experts\": 8"),
+                 "forward names 'sums', which is no layer for several ranks "
+                 "before this one");
+  // The second layer may need what the first one saves.
+  const std::string sums = "\"name\": \"sums\"", all = "\"rows\": \"all\"";
+  EXPECT_OK(create(changed(sums, sums + ", \"forward\": \"layer\"")));
+  auto second = [&](const std::string &saved) {
+    LayerOptions each;
+    each.parallel = parallelOf(each);
+    size_t at = each.parallel.find(sums);
+    each.parallel.insert(at + sums.size(), ", \"forward\": \"layer\"");
+    at = each.parallel.find(all, at);
+    each.parallel.insert(at + all.size(), ", \"saved\": \"" + saved + "\"");
+    return parallelMetadata(each);
+  };
+  EXPECT_REFUSED(second("now"), "values[0].saved is 'now', expected after or "
+                                "before");
+  EXPECT_REFUSED(second("before"), "values[0].saved is for 'xs', which layer "
+                                   "'layer' does not save");
+}
+
 TEST_F(ParallelMetadata, RefusesCalls) {
   EXPECT_REFUSED(changed("\"call\": \"layer.part0\"", "\"call\": \"layer\""),
                  "steps[0].call names 'layer', which is no function that can "
