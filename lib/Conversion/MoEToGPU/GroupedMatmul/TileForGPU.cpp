@@ -89,9 +89,12 @@ chooseTiles(GroupedMatmulOp op, const GPUDescription &gpu, GatherFence fence) {
                              WarpRoles::Cooperative, fence));
     return tiles;
   }
+  // Stores of several results take registers from the accumulators.
+  bool isPlain = op.hasOneInit();
   if (!gpu.hasWgmma()) {
     for (int64_t rows : {16, 32, 64, 128})
-      tiles.push_back(tileOf(op, gpu, MatrixUnit::MmaSync, rows, 128, 4));
+      if (rows < 128 || isPlain)
+        tiles.push_back(tileOf(op, gpu, MatrixUnit::MmaSync, rows, 128, 4));
     return tiles;
   }
   // The fewest rows may give too few tiles to fill the GPU: split k. All blocks
@@ -105,13 +108,14 @@ chooseTiles(GroupedMatmulOp op, const GPUDescription &gpu, GatherFence fence) {
     tiles.push_back(swapABTileOf(op, gpu, rows, 1, fence));
   // A cooperative tile reads less from the L2 cache; ping-pong hides the
   // epilogue, which takes a good part of the time with few steps along k.
-  TileAttr cooperative = tileOf(op, gpu, MatrixUnit::Wgmma, 128, 256, 4,
+  int64_t columns = isPlain || weightViewCount(op) > 1 ? 256 : 192;
+  TileAttr cooperative = tileOf(op, gpu, MatrixUnit::Wgmma, 128, columns, 4,
                                 WarpRoles::Cooperative, fence);
   TileAttr pingPong = tileOf(op, gpu, MatrixUnit::Wgmma, 128, 192, 5,
                              WarpRoles::PingPong, fence);
   // MN-major weights are loaded in blocks of 64 columns, and 192 columns do not
   // divide into two views of whole blocks.
-  bool hasBoth = op.getTransposed() || weightViewCount(op) == 1;
+  bool hasBoth = isPlain && (op.getTransposed() || weightViewCount(op) == 1);
   tiles.push_back(hasBoth && secondsOfManyRows(op, pingPong, gpu) <
                                  secondsOfManyRows(op, cooperative, gpu)
                       ? pingPong

@@ -56,24 +56,70 @@ LogicalResult mlir::moe::differentiate(GateOp op, Gradients &g) {
 // Choices and rows
 //===----------------------------------------------------------------------===//
 
+/// Gathers the weight of each row from the choices of its token, `[R]` f32: 0
+/// for a row without a choice. No two rows depend on each other.
+static Value gatherWeights(Gradients &g, Value positions, Value tokens,
+                           Value weights) {
+  ImplicitLocOpBuilder &b = g.b;
+  Value init = g.empty(g.sizes(tokens), b.getF32Type());
+  auto extent = [&](int64_t dim) {
+    return getValueOrCreateConstantIndexOp(b, b.getLoc(),
+                                           g.size(positions, dim));
+  };
+  Value count = extent(0), choices = extent(1);
+  auto body = [&](OpBuilder &builder, Location loc, ValueRange arguments) {
+    ImplicitLocOpBuilder inner(loc, builder);
+    Value row = linalg::IndexOp::create(inner, 0);
+    auto toIndex = [&](Value number) -> Value {
+      return arith::IndexCastOp::create(inner, inner.getIndexType(), number);
+    };
+    Value token = toIndex(arguments[0]);
+    Value exists =
+        arith::CmpIOp::create(inner, arith::CmpIPredicate::ult, token, count);
+    Value zero = arith::ConstantIndexOp::create(inner, 0),
+          one = arith::ConstantIndexOp::create(inner, 1);
+    Value none = arith::ConstantOp::create(inner, inner.getF32FloatAttr(0.0));
+    // A row without a token has no choices.
+    Value bound = arith::SelectOp::create(inner, exists, choices, zero);
+    auto loop = scf::ForOp::create(inner, zero, bound, one, none);
+    {
+      OpBuilder::InsertionGuard guard(inner);
+      inner.setInsertionPointToStart(loop.getBody());
+      ValueRange place{token, loop.getInductionVar()};
+      Value its = toIndex(tensor::ExtractOp::create(inner, positions, place));
+      Value is =
+          arith::CmpIOp::create(inner, arith::CmpIPredicate::eq, its, row);
+      Value weight = tensor::ExtractOp::create(inner, weights, place);
+      Value next =
+          arith::SelectOp::create(inner, is, weight, loop.getRegionIterArg(0));
+      scf::YieldOp::create(inner, next);
+    }
+    linalg::YieldOp::create(inner, loop.getResult(0));
+  };
+  AffineMap map = b.getMultiDimIdentityMap(1);
+  return linalg::GenericOp::create(
+             b, init.getType(), tokens, init, SmallVector<AffineMap>{map, map},
+             SmallVector<utils::IteratorType>{utils::IteratorType::parallel},
+             body)
+      .getResult(0);
+}
+
 /// Scatters to the row of each choice its token, unless `tokens` has them, and
 /// its weight, if there are weights: `[R]` i32, -1 for a row without a choice,
 /// and `[R]` f32.
 static std::pair<Value, Value> scatterChoices(Gradients &g, Value positions,
                                               Value tokens, Value weights,
                                               OpFoldResult rows) {
+  if (tokens)
+    return {tokens,
+            weights ? gatherWeights(g, positions, tokens, weights) : Value()};
   ImplicitLocOpBuilder &b = g.b;
   SmallVector<Value> inits;
-  bool needsTokens = !tokens;
-  if (needsTokens) {
-    Value none = arith::ConstantOp::create(b, b.getI32IntegerAttr(-1));
-    Value init = g.empty({rows}, b.getI32Type());
-    inits.push_back(linalg::FillOp::create(b, none, init).getResult(0));
-  }
+  Value none = arith::ConstantOp::create(b, b.getI32IntegerAttr(-1));
+  Value init = g.empty({rows}, b.getI32Type());
+  inits.push_back(linalg::FillOp::create(b, none, init).getResult(0));
   if (weights)
     inits.push_back(g.zeros({rows}, b.getF32Type()));
-  if (inits.empty())
-    return {tokens, Value()};
   Value zero = arith::ConstantIndexOp::create(b, 0),
         one = arith::ConstantIndexOp::create(b, 1);
   auto extent = [&](OpFoldResult size) {
@@ -92,10 +138,8 @@ static std::pair<Value, Value> scatterChoices(Gradients &g, Value positions,
     scf::YieldOp::create(b, before);
     b.setInsertionPointToStart(choice.thenBlock());
     SmallVector<Value> next;
-    if (needsTokens) {
-      Value token = arith::IndexCastOp::create(b, b.getI32Type(), t);
-      next.push_back(tensor::InsertOp::create(b, token, before.front(), row));
-    }
+    Value token = arith::IndexCastOp::create(b, b.getI32Type(), t);
+    next.push_back(tensor::InsertOp::create(b, token, before.front(), row));
     if (weights) {
       Value weight = tensor::ExtractOp::create(b, weights, ValueRange{t, k});
       next.push_back(tensor::InsertOp::create(b, weight, before.back(), row));
@@ -117,7 +161,7 @@ static std::pair<Value, Value> scatterChoices(Gradients &g, Value positions,
                 overChoices.getRegionIterArgs());
     scf::YieldOp::create(b, choice.getResults());
   }
-  return {needsTokens ? overTokens.getResult(0) : tokens,
+  return {overTokens.getResult(0),
           weights ? overTokens.getResults().back() : Value()};
 }
 
