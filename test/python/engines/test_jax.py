@@ -314,8 +314,7 @@ def square_transposed(x, p, flat, order):
 @pytest.mark.parametrize("name", ["ends_as_sizes", "descending", "other_tokens", "order_again",
                                   "shifted_counts", "square_transposed"])
 def test_near_misses(name):
-    """What looks like a block and is none gives what JAX computes, or an error."""
-    from moe import MoEError
+    """What looks like a block and is none gives what JAX computes."""
 
     def block(x, p):
         weights, ids = lax.top_k(jax.nn.softmax(x @ p["router"], axis=-1), TOP_K)
@@ -324,12 +323,7 @@ def test_near_misses(name):
         return (y.reshape(-1, TOP_K, HIDDEN) * weights[..., None]).sum(1)
 
     p = parameters()
-    try:
-        layer = import_block(block, p, tokens=33).layer()
-    except MoEError as error:
-        assert "no lowering of stablehlo" in str(error)
-    else:
-        compare(layer, block, p, 33)
+    compare(import_block(block, p, tokens=33).layer(), block, p, 33)
 
 
 def test_example():
@@ -367,5 +361,5 @@ def test_errors():
 
     with pytest.raises(MoEError, match="expected an input"):
         from_jax(lambda x: x, jnp.ones((2, 2)))
-    with pytest.raises(MoEError, match="no lowering of stablehlo.sort"):
-        from_jax(lambda x: jnp.sort(x, axis=0), jax.ShapeDtypeStruct((4, 2), jnp.float32))
+    with pytest.raises(MoEError, match="no lowering of stablehlo.fft"):
+        from_jax(lambda x: jnp.fft.fft(x).real, jax.ShapeDtypeStruct((4, 2), jnp.float32))

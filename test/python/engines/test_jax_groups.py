@@ -191,14 +191,8 @@ def test_groups(name, capacity):
     "counted_together", "slots_as_groups", "other_groups", "other_groups_combined",
     "first_slot_lost", "others_in_a_slot", "one_group_of_two"])
 def test_near_misses(name):
-    """What looks like groups and is none gives what JAX computes, or an error."""
-    from moe import MoEError
-
+    """What looks like groups and is none gives what JAX computes."""
     block, p = globals()[name], parameters()
-    try:
-        imported = import_block(block, p)
-    except MoEError as error:
-        assert "no lowering of stablehlo" in str(error)
-        return
+    imported = import_block(block, p)
     assert "capacity(" not in imported.mlir
     compare(imported, block, p)
