@@ -70,7 +70,7 @@ moe_add_python_tests(device-nvcc device/nvcc_gpu COST 60 LABELS slow device)
 moe_add_python_tests(device-operations
   device/gpu_views device/grouped_ops_gpu device/kernel_model device/routes_gpu
   device/routing_gpu device/scaled_products device/torch_gpu device/training_gpu
-  COST 250 LABELS slow device)
+  COST 330 LABELS slow device)
 moe_add_python_tests(device-kernels
   device/epilogues_gpu device/gpu_kernels device/schedules_gpu
   COST 260 LABELS slow device)
