@@ -41,6 +41,12 @@ def _remainder(b: IntegerBody, x: Any, y: Any) -> Scalar:
     return _integer("subi")(b, x, _integer("muli")(b, _integer("floordivsi")(b, x, y), y))
 
 
+def _clamp(b: IntegerBody, x: Any, min: Any = None, max: Any = None) -> Scalar:
+    if min is not None:
+        x = _integer("maxsi")(b, x, min)
+    return x if max is None else _integer("minsi")(b, x, max)
+
+
 def _not(b: IntegerBody, x: Scalar) -> Scalar:
     ones = b.let(x.element, "arith.constant true" if x.element == "i1" else
                  f"arith.constant -1 : {x.element}")
@@ -60,7 +66,10 @@ def _logical(name: str) -> Rule:
 # Where no operand is a float.
 INTEGER_RULES: dict[Any, Rule] = {
     aten.add: _integer("addi"), aten.sub: _integer("subi"), aten.mul: _integer("muli"),
-    aten.div: _divide, aten.remainder: _remainder,
+    aten.div: _divide, aten.remainder: _remainder, aten.clamp: _clamp,
+    aten.clamp_min: lambda b, x, y: _clamp(b, x, min=y),
+    aten.clamp_max: lambda b, x, y: _clamp(b, x, max=y),
+    aten.minimum: _integer("minsi"), aten.maximum: _integer("maxsi"),
     aten.eq: _integer("cmpi eq,"), aten.ne: _integer("cmpi ne,"), aten.lt: _integer("cmpi slt,"),
     aten.le: _integer("cmpi sle,"), aten.gt: _integer("cmpi sgt,"),
     aten.ge: _integer("cmpi sge,"),
