@@ -233,7 +233,8 @@ class _Flatten:
                 parts.append(stablehlo.constant(ir.DenseElementsAttr.get_splat(
                     one, ir.IntegerAttr.get(element, type_.get_dim_size(i)))))
             else:
-                parts.append(self.tokens if is_whole else stablehlo.reshape(one, self.parts[i - place]))
+                parts.append(self.tokens if is_whole else stablehlo.reshape(
+                    one, self.parts[i - place]))
         return stablehlo.concatenate(parts, 0)
 
     def proves(self, value: ir.Value) -> bool:
