@@ -330,6 +330,7 @@ class ParallelLayer(Layer):
         lib, out = _library(), ctypes.c_void_p()
         pointer = self._handle.pointer
         try:
+            before = None if saved is None else saved._handle.pointer
             given = self._inputs(inputs, named)
             tensors = [_dlpack.as_tensor(array, label)
                        for array, label in zip(given, self._input_labels)]
@@ -345,7 +346,7 @@ class ParallelLayer(Layer):
             check(lib.moe_rt_layer_call_saving(pointer, *arguments, ctypes.byref(out)))
             saved = Saved(out.value, self.group)
         else:
-            check(lib.moe_rt_layer_call_saved(pointer, saved._handle.pointer, *arguments))
+            check(lib.moe_rt_layer_call_saved(pointer, before, *arguments))
         return results[0] if len(results) == 1 else tuple(results), saved
 
     def update(self, weights: Any) -> None:

@@ -22,7 +22,7 @@
 #include <sys/mman.h>
 #endif
 
-enum { maxTypes = 8, alignment = 64, hugePage = 2 << 20 };
+enum { alignment = 64, hugePage = 2 << 20 };
 
 /// A type of a row.
 typedef struct {
@@ -45,8 +45,8 @@ typedef struct {
   MPI_Comm comm;
   int rank, size;
   int tag, maxTag;
-  row_type_t types[maxTypes];
-  int typeCount, nextType;
+  row_type_t *types;
+  int typeCount;
   request_t *idle;
   int failed;
   char message[MPI_MAX_ERROR_STRING + 64];
@@ -110,7 +110,8 @@ static request_t *takeRequest(engine_t *engine) {
   return NULL;
 }
 
-/// The type of a row. Types stay: a layer has few.
+/// The type of a row. Types stay, as messages that are pending need theirs: a
+/// layer has few.
 static int32_t findType(engine_t *engine, uint64_t bytes, MPI_Datatype *out) {
   for (int i = 0; i < engine->typeCount; ++i)
     if (engine->types[i].bytes == bytes) {
@@ -119,22 +120,18 @@ static int32_t findType(engine_t *engine, uint64_t bytes, MPI_Datatype *out) {
     }
   if (bytes > INT_MAX)
     return fail(engine, "a row has more than 2^31-1 bytes");
-  row_type_t *place;
-  if (engine->typeCount < maxTypes) {
-    place = &engine->types[engine->typeCount];
-  } else {
-    // Messages that are pending keep it until they end.
-    place = &engine->types[engine->nextType++ % maxTypes];
-    if (check(engine, MPI_Type_free(&place->type)) < 0)
-      return -1;
-  }
+  row_type_t *types = realloc(engine->types, ((size_t)engine->typeCount + 1) *
+                                                 sizeof(row_type_t));
+  if (!types)
+    return fail(engine, "out of memory");
+  engine->types = types;
+  row_type_t *place = &types[engine->typeCount];
   if (check(engine, MPI_Type_contiguous((int)bytes, MPI_BYTE, &place->type)) <
           0 ||
       check(engine, MPI_Type_commit(&place->type)) < 0)
     return -1;
   place->bytes = bytes;
-  if (engine->typeCount < maxTypes)
-    ++engine->typeCount;
+  ++engine->typeCount;
   *out = place->type;
   return 0;
 }
@@ -416,6 +413,7 @@ void moe_mpi_communicator_destroy(moe_rt_communicator_t *communicator) {
     return;
   for (int i = 0; i < engine->typeCount; ++i)
     MPI_Type_free(&engine->types[i].type);
+  free(engine->types);
   while (engine->idle) {
     request_t *request = engine->idle;
     engine->idle = request->next;

@@ -457,6 +457,10 @@ bool fillNormal(DLDataType type, void *data, uint64_t begin, uint64_t count,
 bool fillWeight(DLDataType type, void *data, uint64_t begin, uint64_t count,
                 uint64_t seed, double deviation);
 
+/// Returns how many cores this process may use: those of its affinity, but no
+/// more than its cgroups give it time for.
+int64_t countCores();
+
 /// Shows progress on stderr if that is a terminal and the work takes more than
 /// two seconds.
 class ProgressBar {

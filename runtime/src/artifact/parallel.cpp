@@ -7,6 +7,7 @@
 
 #include "artifact/parallel.h"
 #include "artifact/argument_parser.h"
+#include "artifact/round_trips.h"
 #include "support/dtype.h"
 
 #include <algorithm>
@@ -55,10 +56,6 @@ private:
   moe_rt_status_t checkWeights(const Node &node, const Function &part);
   moe_rt_status_t parseExchange(const Node &node, Exchange &exchange);
   moe_rt_status_t parseGather(const Node &node, bool isOwn, Gather &gather);
-
-  void findRoundTrips();
-  bool isBeside(const Step &step, const std::vector<bool> &inside) const;
-  bool isRoundTrip(size_t first, size_t last, RoundTrip &trip) const;
 
   Value &value(size_t index) { return out.values[index]; }
   const Value &value(size_t index) const { return out.values[index]; }
@@ -504,101 +501,6 @@ moe_rt_status_t Parser::parseStep(const Node &node) {
   return nullptr;
 }
 
-//===----------------------------------------------------------------------===//
-// Round trips
-//===----------------------------------------------------------------------===//
-
-/// Call `visit` with each value that a step uses.
-template <typename Visit>
-static void forEachUse(const Step &step, Visit visit) {
-  for (size_t input : step.call.inputs)
-    visit(input);
-  if (step.kind == Step::Kind::gather || step.kind == Step::Kind::own)
-    visit(step.gather.source);
-  if (step.kind != Step::Kind::exchange)
-    return;
-  for (const Sent &sent : step.exchange.values) {
-    visit(sent.source);
-    if (sent.index)
-      visit(*sent.index);
-  }
-  visit(step.exchange.counts);
-  if (step.exchange.expected)
-    visit(*step.exchange.expected);
-}
-
-/// True for a call on tokens of this rank that reads no value of `inside`.
-bool Parser::isBeside(const Step &step, const std::vector<bool> &inside) const {
-  auto isHome = [&](size_t index) { return value(index).rows == Rows::home; };
-  auto isInside = [&](size_t index) { return inside[index]; };
-  const PartCall &call = step.call;
-  return step.kind == Step::Kind::call && !call.outputs.empty() &&
-         std::all_of(call.outputs.begin(), call.outputs.end(), isHome) &&
-         std::none_of(call.inputs.begin(), call.inputs.end(), isInside);
-}
-
-bool Parser::isRoundTrip(size_t first, size_t last, RoundTrip &trip) const {
-  const Exchange &sends = out.steps[first].exchange;
-  const Exchange &returns = out.steps[last].exchange;
-  trip.first = first;
-  trip.last = last;
-  size_t candidates = 0;
-  for (size_t i = 0; i < sends.values.size(); ++i)
-    if (!sends.values[i].index && isI32(value(sends.values[i].source).type)) {
-      trip.slots = i;
-      ++candidates;
-    }
-  if (candidates != 1)
-    return false;
-  // What the steps between make, they make again in each round.
-  std::vector<bool> inside(out.values.size());
-  for (const Sent &sent : sends.values) {
-    if (value(sent.result).isKept)
-      return false;
-    inside[sent.result] = true;
-  }
-  if (sends.received)
-    inside[*sends.received] = true;
-  trip.besideEnd = first + 1;
-  while (trip.besideEnd < last && isBeside(out.steps[trip.besideEnd], inside))
-    ++trip.besideEnd;
-  for (size_t i = trip.besideEnd; i < last; ++i) {
-    if (out.steps[i].kind != Step::Kind::call)
-      return false;
-    for (size_t output : out.steps[i].call.outputs) {
-      if (value(output).kind != Value::Kind::made || value(output).isKept ||
-          value(output).rows == Rows::home || value(output).rows == Rows::all)
-        return false;
-      inside[output] = true;
-    }
-  }
-  if (!inside[returns.counts] || inside[*returns.expected])
-    return false;
-  for (const Sent &sent : returns.values)
-    if (!inside[sent.source] || (sent.index && !inside[*sent.index]))
-      return false;
-  bool staysInside = true;
-  for (size_t i = last + 1; i < out.steps.size(); ++i)
-    forEachUse(out.steps[i],
-               [&](size_t used) { staysInside &= !inside[used]; });
-  return staysInside;
-}
-
-void Parser::findRoundTrips() {
-  std::optional<size_t> first;
-  for (size_t i = 0; i < out.steps.size(); ++i) {
-    if (out.steps[i].kind != Step::Kind::exchange)
-      continue;
-    RoundTrip trip;
-    if (!out.steps[i].exchange.expected)
-      first = i;
-    else if (first && isRoundTrip(*first, i, trip)) {
-      out.roundTrips.push_back(trip);
-      first.reset();
-    }
-  }
-}
-
 moe_rt_status_t Parser::parse(const Node &node) {
   MOE_RT_TRY(node.object());
   MOE_RT_TRY(node.member("name").string(out.signature.name));
@@ -620,8 +522,11 @@ moe_rt_status_t Parser::parse(const Node &node) {
     if (out.values[i].kind == Value::Kind::output && !isMade[i])
       return steps.refuse("do not make output " +
                           quote(out.values[i].type.name));
+    else if (out.values[i].isKept && !isMade[i])
+      return steps.refuse("do not make " + quote(out.values[i].type.name) +
+                          ", which is saved");
   out.received = received;
-  findRoundTrips();
+  findRoundTrips(out);
   return nullptr;
 }
 

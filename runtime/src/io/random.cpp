@@ -27,6 +27,8 @@ static uint64_t mix(uint64_t z) {
   return z ^ (z >> 31);
 }
 
+int64_t moe::io::countCores() { return moe::rt::usableCores(); }
+
 uint64_t moe::io::randomBits(uint64_t seed, uint64_t index) {
   return mix(seed + (index + 1) * gamma64);
 }

@@ -60,9 +60,12 @@ CallMemory::CallMemory(const ParallelFunction &function, const Variant &variant)
   }
 }
 
-/// The bytes of a block, which may begin less aligned than its contents.
+/// The bytes of a block, which may begin less aligned than its contents; chunks
+/// have a second one behind it.
 uint64_t CallMemory::finish(uint64_t end) const {
-  return end == 0 ? 0 : add(end, maxAlignment - bufferAlignment);
+  return end == 0
+             ? 0
+             : add(align(end, bufferAlignment), maxAlignment - bufferAlignment);
 }
 
 /// Lay out the values of one kind from `begin` on; return the end.

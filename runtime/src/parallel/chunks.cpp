@@ -20,6 +20,9 @@ static constexpr int64_t leastTokens = 16;
 int64_t ParallelCall::chunksOf(const RoundTrip &trip) const {
   if (group.chunks <= 1 || group.size() == 1)
     return 1;
+  // Chunks lay out what is received anew: none of it may be needed later.
+  if (function.roundTrips.size() < function.received)
+    return 1;
   // What goes home has to be a copy: rows that are made are overwritten.
   for (const Sent &sent : function.steps[trip.last].exchange.values)
     if (!memory.isPacked(sent))
@@ -41,13 +44,8 @@ moe_rt_status_t ParallelCall::callBeside(size_t step) {
 /// chunks use in turn.
 moe_rt_status_t ParallelCall::runChunks(const RoundTrip &trip, int64_t chunks) {
   const Exchange &leaves = function.steps[trip.first].exchange;
-  const Exchange &home = function.steps[trip.last].exchange;
-  const Sent &sentSlots = leaves.values[trip.slots];
-  const int64_t width = function.values[sentSlots.source].type.shape.back();
   const std::vector<int64_t> tokenRows = sends;
-  std::vector<int64_t> homeBegins(group.size()), expected(group.size());
-  for (size_t r = 1; r < group.size(); ++r)
-    homeBegins[r] = homeBegins[r - 1] + idsOf(*home.expected)[r - 1];
+  std::vector<int64_t> homeBegins = homeBeginsOf(trip);
   const uint64_t receivedBytes =
       memory.layoutReceived(sumOfParts(comes, chunks));
   const uint64_t packedBytes = memory.packedBytes(
@@ -88,20 +86,7 @@ moe_rt_status_t ParallelCall::runChunks(const RoundTrip &trip, int64_t chunks) {
     // Its block is packed again.
     if (chunk >= 2)
       MOE_RT_TRY(group.wait(homeOf(chunk - 2)));
-    for (size_t r = 0; r < group.size(); ++r)
-      expected[r] = countSlots(idsOf(sentSlots.source), traffic.sendBegins[r],
-                               traffic.sendRows[r], width, function.slots);
-    MOE_RT_TRY(checkSend(trip.last));
-    MOE_RT_TRY(checkReturns(trip, traffic.receiveRows));
-    int64_t listed = 0;
-    for (size_t r = 0; r < group.size(); ++r) {
-      back.sendRows[r] = sends[r];
-      back.sendBegins[r] = listed;
-      listed += sends[r];
-      back.receiveRows[r] = expected[r];
-      back.receiveBegins[r] = homeBegins[r];
-      homeBegins[r] += expected[r];
-    }
+    MOE_RT_TRY(takeHome(trip, traffic, homeBegins, back));
     MOE_RT_TRY(startRows(trip.last, back, homeOf(chunk)));
   }
   receivedBegin = packedBegin = 0;

@@ -316,43 +316,55 @@ ParallelCall::checkReturns(const RoundTrip &trip,
   return nullptr;
 }
 
+/// Where the first rows of each rank come home.
+std::vector<int64_t> ParallelCall::homeBeginsOf(const RoundTrip &trip) const {
+  const Exchange &home = function.steps[trip.last].exchange;
+  std::vector<int64_t> begins(group.size());
+  for (size_t r = 1; r < group.size(); ++r)
+    begins[r] = begins[r - 1] + idsOf(*home.expected)[r - 1];
+  return begins;
+}
+
+/// Find what goes home in a round or chunk whose tokens went as `out` says; the
+/// rows of a rank come behind those of the one before, at `begins`.
+moe_rt_status_t ParallelCall::takeHome(const RoundTrip &trip,
+                                       const Traffic &out,
+                                       std::vector<int64_t> &begins,
+                                       Traffic &back) {
+  const Sent &slots = function.steps[trip.first].exchange.values[trip.slots];
+  int64_t width = function.values[slots.source].type.shape.back();
+  MOE_RT_TRY(checkSend(trip.last));
+  MOE_RT_TRY(checkReturns(trip, out.receiveRows));
+  int64_t listed = 0;
+  for (size_t r = 0; r < group.size(); ++r) {
+    back.sendRows[r] = sends[r];
+    back.sendBegins[r] = listed;
+    listed += sends[r];
+    back.receiveRows[r] = countSlots(idsOf(slots.source), out.sendBegins[r],
+                                     out.sendRows[r], width, function.slots);
+    back.receiveBegins[r] = begins[r];
+    begins[r] += back.receiveRows[r];
+  }
+  return nullptr;
+}
+
 /// Send tokens, run the parts that need them, and bring home what they make.
 moe_rt_status_t ParallelCall::runRoundTrip(const RoundTrip &trip,
                                            int64_t rounds) {
-  const Exchange &leaves = function.steps[trip.first].exchange;
-  const Exchange &home = function.steps[trip.last].exchange;
-  const Sent &sentSlots = leaves.values[trip.slots];
-  int64_t width = function.values[sentSlots.source].type.shape.back();
-  // Rows of a rank come home behind those of the round before.
-  std::vector<int64_t> homeBegins(group.size()), expected(group.size());
-  for (size_t r = 1; r < group.size(); ++r)
-    homeBegins[r] = homeBegins[r - 1] + idsOf(*home.expected)[r - 1];
+  std::vector<int64_t> homeBegins = homeBeginsOf(trip);
   const std::vector<int64_t> tokenRows = sends;
-  Traffic traffic(group.size());
+  Traffic traffic(group.size()), back(group.size());
   layer.exchanged.rounds += rounds;
   for (int64_t round = 0; round < rounds; ++round) {
     current = trip.first;
     sends = tokenRows;
     MOE_RT_TRY(receive(trip.first, traffic, round, rounds,
                        round == 0 ? trip.besideEnd : 0));
-    for (size_t r = 0; r < group.size(); ++r)
-      expected[r] = countSlots(idsOf(sentSlots.source), traffic.sendBegins[r],
-                               traffic.sendRows[r], width, function.slots);
     for (size_t i = trip.besideEnd; i < trip.last; ++i)
       MOE_RT_TRY(callPart(i));
     current = trip.last;
-    MOE_RT_TRY(checkSend(trip.last));
-    MOE_RT_TRY(checkReturns(trip, traffic.receiveRows));
-    int64_t listed = 0;
-    for (size_t r = 0; r < group.size(); ++r) {
-      traffic.sendRows[r] = sends[r];
-      traffic.sendBegins[r] = listed;
-      listed += sends[r];
-      traffic.receiveRows[r] = expected[r];
-      traffic.receiveBegins[r] = homeBegins[r];
-      homeBegins[r] += expected[r];
-    }
-    MOE_RT_TRY(move(trip.last, traffic));
+    MOE_RT_TRY(takeHome(trip, traffic, homeBegins, back));
+    MOE_RT_TRY(move(trip.last, back));
   }
   return nullptr;
 }

@@ -169,6 +169,8 @@ static const char *describe(int64_t action) {
     return "allocates for a call";
   case Action::moveExperts:
     return "moves the experts of a layer";
+  case Action::keepSaved:
+    return "keeps what a call has saved";
   }
   return "does something that is not known here";
 }
@@ -208,7 +210,7 @@ moe_rt_status_t moe_rt_group_s::compare(const std::vector<Common> &common,
       if (mine == expected)
         continue;
       std::string name[2];
-      if (static_cast<Action>(first.action) == Action::call)
+      if (item.isLayer)
         for (size_t i = 0; i < 2; ++i) {
           auto layer = static_cast<size_t>(i ? expected : mine);
           if (layer < layerNames.size())

@@ -28,7 +28,8 @@ enum class Action : int64_t {
   createLayer,
   call,
   grow,
-  moveExperts
+  moveExperts,
+  keepSaved
 };
 
 /// What a rank tells each other rank before they do something together.
@@ -47,6 +48,7 @@ static_assert(sizeof(Words) == Words::count * sizeof(int64_t));
 struct Common {
   size_t value; // in Words::values
   const char *name;
+  bool isLayer = false; // its number in the group
 };
 
 /// Memory of the communicator. It grows and is kept; after a failure it is the
@@ -111,6 +113,8 @@ struct moe_rt_group_s {
                         const std::vector<Common> &common,
                         const int64_t *counts = nullptr);
   const Words &heard(size_t rank) const { return answers[rank]; }
+  /// How many there were, the same on all ranks.
+  int64_t agreementCount() const { return agreements; }
 
   /// The error of a dead group, or null.
   moe_rt_status_t checkAlive() const;
@@ -126,7 +130,6 @@ struct moe_rt_group_s {
   int64_t chunks = 1;                  // of a call, at most
   std::mutex mutex;                    // of all below: one thing at a time
   std::vector<std::string> layerNames; // of all layers so far
-  int64_t savingCalls = 0;             // so far
 
   // Memory of calls: values of this rank's tokens, values of all tokens, rows
   // that are sent, those that are received, and what no collective uses.

@@ -201,7 +201,7 @@ moe_rt_status_t ParallelCall::meet(size_t step, moe_rt_status_t failure) {
   own.values[stepWord] = static_cast<int64_t>(step);
   own.values[savedWord] = function.forward && saved ? saved->number : 0;
   MOE_RT_TRY(agree(own, failure,
-                   {{layerWord, "layer"},
+                   {{layerWord, "layer", true},
                     {stepWord, "step"},
                     {savedWord, "saved values of call"}},
                    leaves ? sends.data() : nullptr));
@@ -457,8 +457,6 @@ moe_rt_status_t ParallelCall::refuse(moe_rt_status_t failure) {
 moe_rt_status_t ParallelCall::run(const CallArguments &arguments) {
   layer.exchanged = {};
   saved = arguments.saved;
-  if (saved && !function.forward)
-    ++group.savingCalls;
   allTokens = layer.readyRows; // until it is known
   moe_rt_status_t status = bind(arguments);
   if (!status)
@@ -485,7 +483,13 @@ moe_rt_status_t ParallelCall::run(const CallArguments &arguments) {
   bool othersWait = false;
   for (size_t i = current; i < steps.size(); ++i)
     othersWait |= steps[i].isCollective();
-  if (!status || isCommon || group.isDead() || !othersWait)
+  if (isCommon || group.isDead())
+    return status;
+  // A rank without its values cannot call the backward layer: no rank has any.
+  if (saved && !function.forward && !(status && othersWait))
+    return agree({static_cast<int64_t>(Action::keepSaved), 0, 0, {}}, status,
+                 {});
+  if (!status || !othersWait)
     return status;
   // The others wait for rows that will not come.
   std::string message = "rank " + std::to_string(group.rank()) + ": " +

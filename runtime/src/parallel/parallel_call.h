@@ -79,6 +79,9 @@ private:
   moe_rt_status_t callBeside(size_t step);
   moe_rt_status_t checkReturns(const RoundTrip &trip,
                                const std::vector<int64_t> &arrived) const;
+  std::vector<int64_t> homeBeginsOf(const RoundTrip &trip) const;
+  moe_rt_status_t takeHome(const RoundTrip &trip, const Traffic &out,
+                           std::vector<int64_t> &begins, Traffic &back);
   moe_rt_status_t receive(size_t step, Traffic &traffic, int64_t round,
                           int64_t rounds, size_t besideEnd = 0);
   void takeRound(Traffic &traffic, int64_t round, int64_t rounds);

@@ -181,8 +181,8 @@ moe_rt_status_t ParallelLayer::move(const DLTensor *table) {
                0,
                {static_cast<int64_t>(number),
                 status ? 0 : static_cast<int64_t>(wanted.hash())}};
-  status = group.agree(own, status,
-                       {{0, "layer"}, {1, "a table of experts with hash"}});
+  status = group.agree(
+      own, status, {{0, "layer", true}, {1, "a table of experts with hash"}});
   if (status) {
     move.cancel();
     return status;

@@ -34,7 +34,7 @@ moe_rt_status_t ParallelCall::checkSaved() const {
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "layer '%s' needs what a call of layer '%s' has saved",
                      name, forward);
-  if (saved->function != function.forward.get() || saved->group != &group)
+  if (saved->function != function.forward || saved->group != &group)
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "layer '%s': a call of layer '%s' has saved the values, "
                      "expected one of layer '%s' of this module and group",
@@ -77,10 +77,12 @@ moe_rt_status_t ParallelCall::keep() {
     if (bytes > 0)
       std::memcpy(to.memory.data(), addressOf(i), bytes);
   }
-  kept.function = &function;
+  for (const auto &each : layer.layer.module->variant.parallel)
+    if (each.get() == &function)
+      kept.function = each;
   kept.group = &group;
   kept.table = layer.tableHash();
-  kept.number = group.savingCalls;
+  kept.number = group.agreementCount();
   kept.tokens = tokens;
   *saved = std::move(kept);
   return nullptr;

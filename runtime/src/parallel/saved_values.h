@@ -17,10 +17,11 @@ namespace moe::rt {
 /// layer needs.
 class SavedValues {
 public:
-  const ParallelFunction *function = nullptr;
+  /// Keeps it, as its module may go before.
+  std::shared_ptr<const ParallelFunction> function;
   const void *group = nullptr;
   uint64_t table = 0; // hash of the experts of all ranks
-  int64_t number = 0; // of the calls of the group that saved, from 1
+  int64_t number = 0; // of the call: the agreements of the group until then
   int64_t tokens = 0; // of this rank
 
   /// One of the function's values.

@@ -8,7 +8,9 @@
 #include "parallel/faulty_engine.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <thread>
 
 using namespace moe::test;
 
@@ -181,6 +183,7 @@ public:
                              std::chrono::duration<double>(
                                  static_cast<SlowEngine *>(user)->seconds))};
       *request = made;
+      ++static_cast<SlowEngine *>(user)->started;
       return inner.exchange(inner.user, send, sendRows, sendBegins, receive,
                             receiveRows, receiveBegins, rowBytes, stream,
                             &made->inner);
@@ -200,6 +203,8 @@ public:
     return result;
   }
 
+  std::atomic<int> started = 0; // exchanges
+
 private:
   struct Request {
     void *inner;
@@ -215,8 +220,9 @@ private:
 };
 
 /// The seconds of each of 30 calls whose tokens take 10 ms out and 10 ms home,
-/// and 10 ms of computing.
-std::vector<double> timeCalls(int32_t chunks) {
+/// and 10 ms of computing; `started` gets how many exchanges have started
+/// before the experts compute, for each chunk of each call.
+std::vector<double> timeCalls(int32_t chunks, std::vector<int> &started) {
   Problem problem(2, 128);
   std::vector<double> times;
   runRanks(2, [&](int32_t r, const moe_rt_communicator_t &communicator) {
@@ -226,27 +232,42 @@ std::vector<double> timeCalls(int32_t chunks) {
     Rank rank(&slow, &options);
     ASSERT_OK(rank.load({}));
     ASSERT_OK(rank.create(problem, nullptr));
-    setComputeSeconds(0.01 / chunks);
+    int before = 0;
+    setOnCompute([&] {
+      if (r == 0)
+        started.push_back(engine.started - before);
+      std::this_thread::sleep_for(std::chrono::duration<double>(0.01 / chunks));
+    });
     for (int i = 0; i < 32; ++i) {
       std::vector<float> y;
+      before = engine.started;
       Clock::time_point begin = Clock::now();
       ASSERT_OK(rank.call(problem, 64 * r, 64 * r + 64, y));
       if (r == 0 && i >= 2)
         times.push_back(secondsSince(begin));
     }
+    setOnCompute(nullptr);
   });
   std::sort(times.begin(), times.end());
   return times;
 }
 
 TEST(ParallelChunks, HideTheExchange) {
-  // One after the other, 30 ms; of four chunks the first comes and the last
-  // goes home alone: 15 ms. Some calls of a busy machine take longer.
-  std::vector<double> one = timeCalls(1), four = timeCalls(4);
+  std::vector<int> ofOne, ofFour;
+  std::vector<double> one = timeCalls(1, ofOne), four = timeCalls(4, ofFour);
   ASSERT_EQ(four.size(), 30u);
+  // Tokens leave in two exchanges, rows and slots.
+  EXPECT_EQ(ofOne, std::vector<int>(32, 2));
+  // While a chunk computes, the next one comes and those before go home.
+  std::vector<int> expected;
+  for (int i = 0; i < 32; ++i)
+    for (int chunk = 0; chunk < 4; ++chunk)
+      expected.push_back(2 * std::min(chunk + 2, 4) + chunk);
+  EXPECT_EQ(ofFour, expected);
+  // One after the other, 30 ms; of four chunks the first comes and the last
+  // goes home alone: 15 ms.
   EXPECT_GE(one.front(), 0.03);
   EXPECT_GE(four.front(), 0.015);
-  EXPECT_LE(four.front(), 0.018);
   std::printf("one chunk: %.1f to %.1f ms; four: %.1f, median %.1f, %.1f ms\n",
               1e3 * one.front(), 1e3 * one.back(), 1e3 * four.front(),
               1e3 * four[15], 1e3 * four.back());

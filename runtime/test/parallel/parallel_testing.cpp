@@ -25,9 +25,11 @@ static thread_local Fault fault = Fault::none;
 
 void moe::test::setFault(Fault value) { fault = value; }
 
-static thread_local double computeSeconds = 0;
+static thread_local std::function<void()> onCompute;
 
-void moe::test::setComputeSeconds(double seconds) { computeSeconds = seconds; }
+void moe::test::setOnCompute(std::function<void()> visit) {
+  onCompute = std::move(visit);
+}
 
 //===----------------------------------------------------------------------===//
 // The parts
@@ -120,8 +122,8 @@ static int32_t computeExperts(void **args, const moe_rt_tasks_t *) {
   int64_t count = x.size(0);
   if (workspace.size(0) < rowsWorkspace(count))
     return 8;
-  if (computeSeconds > 0)
-    std::this_thread::sleep_for(std::chrono::duration<double>(computeSeconds));
+  if (onCompute)
+    onCompute();
   // Rows in the order of slots, then those in the order of tokens are found.
   auto *made = workspace.data<float>();
   int64_t next = 0;

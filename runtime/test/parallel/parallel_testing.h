@@ -47,8 +47,8 @@ enum class Fault { none, counts, index, expected, returns, code };
 /// On which rank, by its thread.
 void setFault(Fault fault);
 
-/// Lets the experts sleep in each call on a rank, by its thread.
-void setComputeSeconds(double seconds);
+/// Is called before the experts compute on a rank, by its thread.
+void setOnCompute(std::function<void()> visit);
 
 /// Weights and tokens of a call.
 struct Problem {
