@@ -139,9 +139,10 @@ moe::run::readInputs(const Program &program,
     bool hasRank = insertRank((*files)[i], program.ranks());
     bool hasTokens = !signature[i].shape.empty() && signature[i].shape[0] < 0;
     if (hasTokens && isOwn.value_or(hasRank) != hasRank)
-      return Error{"--input: '" + signature[i].name +
-                   "' is of all ranks and another input of one, expected "
-                   "{rank} in the names of all or of none"};
+      return Error{"--input: '" + signature[i].name + "' is of " +
+                   (hasRank ? "one rank and another input of all"
+                            : "all ranks and another input of one") +
+                   ", expected {rank} in the names of all or of none"};
     if (hasTokens)
       isOwn = hasRank;
     if ((*files)[i].empty())

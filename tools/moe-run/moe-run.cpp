@@ -157,11 +157,19 @@ Expected<void> Session::collect(const std::vector<int64_t> &tokens) {
   for (size_t i = 0; i < outputs.size(); ++i) {
     if (program.outputs()[i].shape.empty() ||
         program.outputs()[i].shape[0] >= 0) {
-      // The same on all ranks.
       Expected<Tensor> copy =
           Tensor::create(outputs[i].dtype(), outputs[i].shape());
-      if (!copy)
-        return copy.takeError();
+      std::string_view bytes(static_cast<const char *>(outputs[i].data()),
+                             outputs[i].bytes());
+      Expected<std::vector<int64_t>> told = program.ranks()->tell(
+          copy ? Expected<void>() : copy.takeError(),
+          static_cast<int64_t>(std::hash<std::string_view>()(bytes)));
+      if (!told)
+        return told.takeError();
+      if (std::count(told->begin(), told->end(), told->front()) !=
+          static_cast<ptrdiff_t>(told->size()))
+        return Error{"output '" + program.outputs()[i].name +
+                     "' is not of tokens, expected the same on all ranks"};
       std::memcpy(copy->data(), outputs[i].data(), outputs[i].bytes());
       collected.push_back(std::move(*copy));
       continue;

@@ -167,6 +167,9 @@ static Expected<void> applyValue(const std::string &name,
     std::optional<double> seconds;
     if (Expected<void> parsed = parseTolerance(name, value, seconds); !parsed)
       return parsed;
+    if (*seconds == 0 || *seconds > 1e9)
+      return Error{"--deadline: expected more than 0 to 1e9 seconds, got '" +
+                   value + "'"};
     options.deadline = *seconds;
   } else if (name == "--chunks") {
     Expected<int64_t> count = parseCount(name, value);

@@ -323,12 +323,19 @@ Expected<void> Program::makeParallelLayer(const Options &options) {
       return takeStatus(status);
     return {};
   };
-  if (Expected<void> agreed = allRanks->agree(prepare()); !agreed)
+  if (Expected<void> agreed = allRanks->agree(prepare()); !agreed) {
+    if (checkpoint)
+      moe_rt_checkpoint_close(checkpoint);
     return agreed;
+  }
   moe_rt_group_options_t settings = {sizeof(settings), options.deadline, 0,
                                      static_cast<int32_t>(options.chunks)};
   moe_rt_status_t status = moe_rt_group_create(
       context, &allRanks->communicator(), &settings, &group);
+  // There is no group to ask later whether it is dead.
+  if (moe_rt_code_t code = moe_rt_status_code(status);
+      code == MOE_RT_DEADLINE_EXCEEDED || code == MOE_RT_UNAVAILABLE)
+    allRanks->setDead();
   DLTensor experts = table.dlpack();
   const DLTensor *given = options.table.empty() ? nullptr : &experts;
   if (!status && checkpoint)
@@ -350,7 +357,7 @@ Expected<void> Program::checkRows() const {
   for (const std::vector<Signature> *list : {&inputList, &outputList})
     for (const Signature &signature : *list) {
       const std::vector<int64_t> &shape = signature.shape;
-      if (std::count(shape.begin(), shape.end(), -1) > (shape[0] == -1))
+      if (!shape.empty() && std::count(shape.begin() + 1, shape.end(), -1) > 0)
         return Error{"--ep: '" + signature.name + "' is " +
                      io::typeName(signature.dtype, shape) +
                      ", expected tokens as its first dimension only"};

@@ -250,7 +250,7 @@ runOnThreads(const Options &options, int64_t count,
   Options each = options;
   int64_t cores = options.threads;
   if (cores == 0)
-    cores = std::max(1u, std::thread::hardware_concurrency());
+    cores = io::countCores();
   each.threads = std::max<int64_t>(1, cores / count);
   std::vector<int> statuses(communicators.size());
   std::vector<std::thread> threads;
