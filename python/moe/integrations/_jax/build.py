@@ -44,7 +44,7 @@ def element(vector: ir.Value, place: int, at: ir.Operation) -> ir.Value:
             return element(source, 0, at)
     if (quotient := _floor_division(vector)) is not None:
         operands = [element(operand, place, at) for operand in quotient]
-        return create("arith.divsi", ir.IndexType.get(), operands, at)
+        return create("arith.floordivsi", ir.IndexType.get(), operands, at)
     if name in _ARITHMETIC:
         operands = [element(operand, place, at) for operand in owner.operands]
         return create(_ARITHMETIC[name], ir.IndexType.get(), operands, at)
@@ -59,10 +59,7 @@ _ARITHMETIC = {"stablehlo.add": "arith.addi", "stablehlo.subtract": "arith.subi"
 
 
 def _floor_division(value: ir.Value) -> list[ir.Value] | None:
-    """Return the operands if this is one as JAX writes it, by a number above 0.
-
-    Extents are not negative, where it rounds as a division does.
-    """
+    """Return the operands if this is one as JAX writes it, by a number above 0."""
     owner = defining(value)
     if owner is None or owner.name != "stablehlo.select":
         return None

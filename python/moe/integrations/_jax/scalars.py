@@ -12,12 +12,20 @@ BINARY = {
     "multiply": ("arith.mulf", "arith.muli"), "divide": ("arith.divf", None),
     "maximum": ("arith.maximumf", "arith.maxsi"), "minimum": ("arith.minimumf", "arith.minsi"),
     "and": (None, "arith.andi"), "or": (None, "arith.ori"), "xor": (None, "arith.xori")}
-# The predicates of arith.cmpf and arith.cmpi.
-COMPARISONS = {"EQ": (1, 0), "NE": (13, 1), "LT": (4, 2), "LE": (5, 3), "GT": (2, 4), "GE": (3, 5)}
+# Of booleans, of which StableHLO has no sign: -1 is true in one bit.
+BOOLEAN = {"add": "arith.ori", "multiply": "arith.andi", "maximum": "arith.ori",
+           "minimum": "arith.andi"}
+# The predicates of arith.cmpf, and of arith.cmpi of integers and of booleans.
+COMPARISONS = {"EQ": (1, 0, 0), "NE": (13, 1, 1), "LT": (4, 2, 6), "LE": (5, 3, 7),
+               "GT": (2, 4, 8), "GE": (3, 5, 9)}
 
 
 def _element(type_: ir.Type) -> ir.Type:
     return type_.element_type if isinstance(type_, ir.RankedTensorType) else type_
+
+
+def _is_boolean(type_: ir.Type) -> bool:
+    return isinstance(type_, ir.IntegerType) and type_.width == 1
 
 
 def _is_known(type_: ir.Type) -> bool:
@@ -72,6 +80,8 @@ class Scalars:
 
     def binary(self, name: str, a: ir.Value, b: ir.Value) -> ir.Value:
         of_floats, of_integers = BINARY[name]
+        if _is_boolean(a.type):
+            of_integers = BOOLEAN.get(name, of_integers)
         return self.create(of_floats if isinstance(a.type, ir.FloatType) else of_integers,
                            a.type, a, b)
 
@@ -82,10 +92,11 @@ class Scalars:
         if total and isinstance(a.type, ir.FloatType):
             a, b = self.ordered(a), self.ordered(b)
         is_float = isinstance(a.type, ir.FloatType)
+        kind = 0 if is_float else 2 if _is_boolean(a.type) else 1
         return self.create(
             "arith.cmpf" if is_float else "arith.cmpi", ir.IntegerType.get_signless(1), a, b,
             predicate=ir.IntegerAttr.get(ir.IntegerType.get_signless(64),
-                                         COMPARISONS[direction][not is_float]))
+                                         COMPARISONS[direction][kind]))
 
     def ordered(self, value: ir.Value) -> ir.Value:
         """An integer in the total order of floats: -NaN < -inf < ... < -0 < 0 < ... < NaN."""

@@ -96,6 +96,7 @@ def lower(module: str, types: dict[int, str], arguments: list[tuple[str, str]]) 
         _inline(parsed, composites=True)
         for function in list(parsed.body.operations):
             if function.name.value == "main":
+                _accumulate_in_f32(function.operation)
                 lower_rest(function.operation, parsed)
                 _make_static(function.operation)
                 widen(function.operation, types)
@@ -172,6 +173,25 @@ def _inline_call(call: ir.Operation, function: ir.Operation) -> None:
         copy.walk(use_values)
         values.update(zip(inner.results, copy.results))
     call.erase()
+
+
+# -- products ---------------------------------------------------------------
+
+
+def _accumulate_in_f32(function: ir.Operation) -> None:
+    """Products of 16-bit floats are rounded once, as XLA does; lowered to linalg as they are, each
+    sum of their accumulator would be."""
+    f32 = ir.F32Type.get()
+    for op in _operations(function, ("stablehlo.dot", "stablehlo.dot_general")):
+        type_ = op.results[0].type
+        if not isinstance(type_.element_type, (ir.BF16Type, ir.F16Type)):
+            continue
+        with op.location:
+            accumulator = ir.RankedTensorType.get(type_.shape, f32)
+        wide = create(op.name, accumulator, list(op.operands), op,
+                      **{name: op.attributes[name] for name in op.attributes})
+        op.results[0].replace_all_uses_with(create("stablehlo.convert", type_, [wide], op))
+        op.erase()
 
 
 # -- dynamic shapes -----------------------------------------------------------

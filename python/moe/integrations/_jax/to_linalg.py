@@ -309,6 +309,7 @@ class _Rest(Scalars):
                               list(numbers.input_batching_dims))
         window = [d for d in range(rank) if d not in inserted + batching]
         of_indices = [d for d in range(indices.type.rank) if d != vector]
+        sizes = {dim: self.extent(updates[0], of) for of, dim in zip(windows, window)}
 
         def body(places: list[ir.Value], carried: list[ir.Value]) -> list[ir.Value]:
             at = [self.index(0)] * rank
@@ -321,8 +322,11 @@ class _Rest(Scalars):
             for component, dim in enumerate(numbers.scattered_dims_to_operand_dims):
                 start = self.component(indices, rows, vector, component)
                 at[dim] = self.create("arith.addi", start.type, start, at[dim])
-                for fits in (self.compare("GE", at[dim], self.index(0)),
-                             self.compare("LT", at[dim], self.extent(into[0], dim))):
+                # As XLA does, a window is dropped whole.
+                last = self.create("arith.subi", start.type, self.extent(into[0], dim),
+                                   sizes.get(dim) or self.index(1))
+                for fits in (self.compare("GE", start, self.index(0)),
+                             self.compare("LE", start, last)):
                     inside = self.binary("and", inside, fits)
 
             def update() -> list[ir.Value]:
@@ -451,12 +455,37 @@ class _Rest(Scalars):
         lengths = [_number(window, d) for d in range(rank)]
         along = [d for d in range(rank) if lengths[d] != 1]
         if any(_number(step, d) != 1 for step in steps for d in range(rank)) or len(
-                along) != 1 or lengths[along[0]] is not None or not can_compute(block):
+                along) != 1 or not _is_product(window, along[0]) or not can_compute(block):
             return None
         dim, = along
         low, high = (_padding(padding, dim, side) for side in (0, 1))
         if (low == 0) == (high == 0):
             return None
+        return self.cumulate(source, start, block, dim, low == 0)
+
+    def reduce_window(self, op: ir.Operation) -> list[ir.Value] | None:
+        """The same along a static dimension, beside dynamic ones."""
+        if len(op.operands) != 2 or op.operands[0].type.has_static_shape:
+            return None
+        (source, start), block = op.operands, op.regions[0].blocks[0]
+        lengths = list(ir.DenseI64ArrayAttr(op.attributes["window_dimensions"]))
+        along = [d for d, length in enumerate(lengths) if length != 1]
+        steps = [step for name in ("window_strides", "base_dilations", "window_dilations")
+                 if name in op.attributes for step in ir.DenseI64ArrayAttr(op.attributes[name])]
+        if len(along) != 1 or "padding" not in op.attributes or set(steps) - {1} or not can_compute(
+                block):
+            return None
+        dim, = along
+        padding = [int(n) for n in ir.DenseIntElementsAttr(op.attributes["padding"])]
+        own = padding[2 * dim], padding[2 * dim + 1]
+        before = lengths[dim] - 1
+        if source.type.is_dynamic_dim(dim) or source.type.get_dim_size(dim) != lengths[dim] or (
+                own not in ((before, 0), (0, before)) or sum(map(bool, padding)) != 1):
+            return None
+        return self.cumulate(source, start, block, dim, own[0] == 0)
+
+    def cumulate(self, source: ir.Value, start: ir.Value, block: ir.Block, dim: int,
+                 backwards: bool) -> list[ir.Value]:
         last = self.create("arith.subi", ir.IndexType.get(), self.extent(source, dim),
                            self.index(1))
 
@@ -464,7 +493,7 @@ class _Rest(Scalars):
             at, before = list(places), list(places)
             one = self.index(1)
             name = "arith.subi"
-            if low == 0:  # from the last one
+            if backwards:  # from the last one
                 at[dim] = self.create(name, one.type, last, places[dim])
                 name = "arith.addi"
             before[dim] = self.create(name, one.type, at[dim], one)
@@ -492,6 +521,26 @@ def _number(vector: ir.Value, place: int) -> int | None:
     return None if known is None else known[place]
 
 
+def _is_product(vector: ir.Value, place: int) -> bool:
+    """Is an element of a vector of integers an extent, or a product of extents and numbers?
+
+    A window of a part of the rows, such as half of them, is computed by other operations.
+    """
+    op = defining(vector)
+    name = op.name if op is not None else ""
+    if name == "stablehlo.concatenate":
+        for part in op.operands:
+            if place < (extent := part.type.get_dim_size(0)):
+                return _is_product(part, place)
+            place -= extent
+    if name in ("stablehlo.reshape", "stablehlo.convert", "stablehlo.broadcast_in_dim"):
+        return _is_product(op.operands[0], place if op.operands[0].type.rank else 0)
+    if name == "stablehlo.multiply":
+        return all(_is_product(operand, place) for operand in op.operands) and not all(
+            constants(operand) for operand in op.operands)
+    return name in ("stablehlo.get_dimension_size", "stablehlo.constant")
+
+
 def _padding(matrix: ir.Value, dim: int, side: int) -> int | None:
     """Return an element of a matrix [rank, 2], which is rows of one dimension each."""
     op = defining(matrix)
@@ -510,5 +559,6 @@ LOWERINGS = {
     "stablehlo.while": _Rest.while_, "stablehlo.if": _Rest.if_, "stablehlo.case": _Rest.case,
     "stablehlo.dynamic_gather": _Rest.gather, "stablehlo.scatter": _Rest.scatter,
     "stablehlo.sort": _Rest.sort, "chlo.top_k": _Rest.top_k,
-    "stablehlo.custom_call": _Rest.custom_call, "stablehlo.reverse": _Rest.reverse,
+    "stablehlo.custom_call": _Rest.custom_call, "stablehlo.reduce_window": _Rest.reduce_window,
+    "stablehlo.reverse": _Rest.reverse,
     "stablehlo.dynamic_update_slice": _Rest.update_slice}
