@@ -42,15 +42,16 @@ class Graph(torch.nn.Module):
         self._collect(result, producers, initializers, set())
         # Ids that a TopK or ArgMax gives are not negative.
         self.chosen: set[str] = set()
-        self.values: dict[str, list[Any] | None] = {}  # of what OneHot writes
+        self.values: dict[str, list[Any] | None] = {}  # of what OneHot writes, and its depth
         known = written.Nodes(self.nodes, initializers)
         for node in self.nodes:
             if node.op_type in ("TopK", "ArgMax"):
                 self.chosen.add(node.output[-1])
-            elif node.op_type in SAME_ELEMENTS and node.input[0] in self.chosen:
+            elif node.op_type in (*SAME_ELEMENTS, "GatherElements") and (
+                    node.input[0] in self.chosen):
                 self.chosen.add(node.output[0])
             elif node.op_type == "OneHot":
-                self.values[node.input[2]] = known.numbers(node.input[2])
+                self.values.update((name, known.numbers(name)) for name in node.input[1:])
         used = {name for node in self.nodes for name in node.input}
         for name in sorted(used & initializers.keys()):
             array = array_of(initializers[name], directory, "")
@@ -96,9 +97,14 @@ class Graph(torch.nn.Module):
             attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             if node.op_type == "GroupedMatMul":
                 attributes["chosen"] = node.input[2] in self.chosen
+            elif node.op_type in ("GatherElements", "ScatterElements"):
+                attributes["chosen"] = node.input[1] in self.chosen
             elif node.op_type == "OneHot":
                 attributes.update(chosen=node.input[0] in self.chosen,
+                                  depth=self.values[node.input[1]],
                                   values=self.values[node.input[2]])
+            elif node.op_type == "Split":  # in as many equal parts as there are results
+                attributes.setdefault("num_outputs", len(node.output))
             given = [values[name] for name in node.input]
             if node.op_type not in OF_NUMBERS:
                 given = [as_tensor(v) if isinstance(v, Number) else v for v in given]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch.fx.experimental.symbolic_shapes import statically_known_true as is_known
 
 from ..._error import UNIMPLEMENTED, MoEError
 from . import written
@@ -116,14 +117,38 @@ def _arithmetic(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     return apply
 
 
+def _truncated(a: Any, b: Any) -> Any:
+    """A quotient of integers or symbols, rounded towards 0."""
+    if is_known(b < 0):
+        a, b = -a, -b
+    if is_known(a >= 0):
+        return a // b
+    if is_known(a <= 0):
+        return -(-a // b)
+    return torch.sym_max(a, 0) // b - torch.sym_max(-a, 0) // b
+
+
 def _divide(a: Any, b: Any) -> Any:
     if not isinstance(a, torch.Tensor) and not isinstance(b, torch.Tensor):
-        return a // b
+        return _truncated(a, b)
     if not isinstance(a, torch.Tensor):
         a = torch.full((), a, dtype=b.dtype)
     if a.is_floating_point():
         return a / b
     return torch.div(a, b, rounding_mode="trunc")
+
+
+def _power(x: Any, exponent: Any) -> Any:
+    """The result has the type of the base."""
+    y = torch.pow(x, exponent)
+    return y.to(x.dtype) if isinstance(x, torch.Tensor) else y
+
+
+def _where(_: Any, condition: Any, a: Any, b: Any) -> Any:
+    # Two numbers of Python would be of 32 bits.
+    if isinstance(a, Number) and isinstance(b, Number) and a.dtype != torch.float32:
+        b = as_tensor(b)
+    return _with_numbers(torch.where)(_, condition, a, b)
 
 
 def _modulo(attributes: dict[str, Any], a: Any, b: Any) -> Any:
@@ -191,8 +216,9 @@ def _top_k(attributes: dict[str, Any], x: Any, k: Any) -> Any:
 
 
 def _reshape(attributes: dict[str, Any], x: Any, shape: Any) -> Any:
-    if isinstance(x, Extents):
+    if isinstance(x, Extents) and len(shape) < 2:
         return _extents(x, scalar=not shape)
+    x = as_tensor(x)
     if x.dim() == 1 and shape == [-1]:
         return x
     sizes = [x.shape[i] if size == 0 and not attributes.get("allowzero") else size
@@ -220,10 +246,12 @@ def _unsqueeze(attributes: dict[str, Any], x: Any, axes: Any = None) -> Any:
 
 
 def _expand(attributes: dict[str, Any], x: Any, shape: Any) -> Any:
-    if isinstance(x, Extents):
+    if isinstance(x, Extents) and len(x) == 1:
         return torch.full(tuple(shape), x[0], dtype=torch.int64)
     if isinstance(x, Number):  # of which more is known than of a tensor
         return torch.full(tuple(shape), float(x), dtype=x.dtype)
+    x = as_tensor(x)
+    shape = [1] * (x.dim() - len(shape)) + list(shape)
     missing = [1] * (len(shape) - x.dim()) + list(x.shape)
     return x.expand([own if size == 1 else size for own, size in zip(missing, shape)])
 
@@ -242,10 +270,20 @@ def _gather(attributes: dict[str, Any], x: Any, at: Any) -> Any:
     return x[(slice(None),) * (axis % x.dim()) + (at,)]
 
 
+def _gather_elements(attributes: dict[str, Any], x: Any, at: Any) -> Any:
+    x, at, axis = as_tensor(x), as_tensor(at), attributes.get("axis", 0)
+    return x.gather(axis, _from_start(attributes, x, at, axis))
+
+
+def _from_start(attributes: dict[str, Any], x: Any, at: Any, axis: int) -> Any:
+    """Count indices below 0 from the end, if there may be any."""
+    return at if attributes["chosen"] else torch.where(at < 0, at + x.shape[axis], at)
+
+
 def _gather_nd(attributes: dict[str, Any], x: Any, at: Any) -> Any:
     if attributes.get("batch_dims", 0):
         raise MoEError(UNIMPLEMENTED, "GatherND with batch_dims is not supported")
-    return x[_places(as_tensor(at))]
+    return as_tensor(x)[_places(as_tensor(at))]
 
 
 def _places(at: Any) -> tuple[Any, ...]:
@@ -256,7 +294,9 @@ def _places(at: Any) -> tuple[Any, ...]:
 
 
 def _scatter_elements(attributes: dict[str, Any], x: Any, at: Any, updates: Any) -> Any:
+    x, at, updates = as_tensor(x), as_tensor(at), as_tensor(updates)
     axis, reduction = attributes.get("axis", 0), attributes.get("reduction", b"none").decode()
+    at = _from_start(attributes, x, at, axis)
     if reduction == "none":
         return x.scatter(axis, at, updates)
     if reduction == "add":
@@ -268,12 +308,15 @@ def _scatter_nd(attributes: dict[str, Any], x: Any, at: Any, updates: Any) -> An
     reduction = attributes.get("reduction", b"none").decode()
     if reduction not in ("none", "add"):
         raise MoEError(UNIMPLEMENTED, f"ScatterND with reduction {reduction} is not supported")
-    return x.index_put(_places(as_tensor(at)), updates, accumulate=reduction == "add")
+    return as_tensor(x).index_put(_places(as_tensor(at)), as_tensor(updates),
+                                  accumulate=reduction == "add")
 
 
 def _one_hot(attributes: dict[str, Any], at: Any, depth: Any, values: Any) -> Any:
     at, axis = as_tensor(at), attributes.get("axis", -1)
-    depth = int(depth[0]) if isinstance(depth, Extents) else int(depth)
+    if (known := attributes["depth"] or (isinstance(depth, Extents) and depth)):
+        depth = known[0]
+    depth = int(depth)
     if not attributes["chosen"]:
         at = torch.where(at < 0, at + depth, at)
     marks = at.long().unsqueeze(-1) == torch.arange(depth)
@@ -283,8 +326,8 @@ def _one_hot(attributes: dict[str, Any], at: Any, depth: Any, values: Any) -> An
     else:
         (off, on), dtype = attributes["values"], as_tensor(values).dtype
         hot = marks.to(dtype)
-        if (off, on) != (0, 1):
-            hot = hot * (on - off) + off
+        if (off, on) != (0, 1):  # not of a product: −inf · 0 is no number
+            hot = torch.where(marks, *(torch.full((), v, dtype=dtype) for v in (on, off)))
     return hot if axis in (-1, hot.dim() - 1) else hot.movedim(-1, axis)
 
 
@@ -384,7 +427,10 @@ def _transpose(attributes: dict[str, Any], x: Any) -> Any:
     return x.permute(attributes.get("perm", list(range(x.dim()))[::-1]))
 
 
-def _clip(_: Any, x: Any, low: Any = None, high: Any = None) -> Any:
+def _clip(attributes: dict[str, Any], x: Any, low: Any = None, high: Any = None) -> Any:
+    # Before opset 11 the bounds are attributes.
+    low, high = (Number(attributes[name]) if name in attributes else given
+                 for name, given in (("min", low), ("max", high)))
     x = x if low is None else _largest({}, x, low)
     return x if high is None else _least({}, x, high)
 
@@ -423,7 +469,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Abs": _on_tensors(torch.abs), "Add": _arithmetic(lambda a, b: a + b),
     "And": _on_tensors(torch.logical_and), "ArgMax": _argmax, "Cast": _cast,
     "Ceil": _on_tensors(torch.ceil),
-    "CastLike": lambda _, x, like: x.to(like.dtype), "Clip": _clip, "Concat": _concat,
+    "CastLike": _on_tensors(lambda x, like: x.to(like.dtype)), "Clip": _clip, "Concat": _concat,
     "Constant": _constant, "ConstantOfShape": _constant_of_shape, "CumSum": _cumulative_sum,
     "Div": _arithmetic(_divide),
     "Einsum": lambda attributes, *v: torch.einsum(attributes["equation"].decode(), *v),
@@ -432,7 +478,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Flatten": lambda attributes, x: x.reshape(
         -1, functools.reduce(lambda a, b: a * b, x.shape[attributes.get("axis", 1):], 1)),
     "Gather": _gather, "GatherND": _gather_nd,
-    "GatherElements": lambda attributes, x, at: x.gather(attributes.get("axis", 0), at),
+    "GatherElements": _gather_elements,
     "Gelu": _gelu, "Gemm": _gemm, "Greater": _with_numbers(operator.gt),
     "GreaterOrEqual": _with_numbers(operator.ge), "GroupedMatMul": _grouped_matmul,
     "Identity": lambda _, x: x, "IsNaN": _on_tensors(torch.isnan),
@@ -445,7 +491,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Mul": _arithmetic(lambda a, b: a * b), "Neg": _on_tensors(torch.neg),
     "NonZero": _non_zero, "Not": _on_tensors(torch.logical_not), "OneHot": _one_hot,
     "Or": _on_tensors(torch.logical_or),
-    "Pow": _with_numbers(torch.pow), "RMSNormalization": _rms_norm, "Range": _range,
+    "Pow": _with_numbers(_power), "RMSNormalization": _rms_norm, "Range": _range,
     "Reciprocal": _on_tensors(torch.reciprocal),
     "ReduceL2": _reduce(lambda x, dims, keep: torch.linalg.vector_norm(x, 2, dims, keep)),
     "ReduceMax": _reduce(torch.amax), "ReduceMean": _reduce(torch.mean),
@@ -458,9 +504,10 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Softplus": _on_tensors(functional.softplus), "Split": _split,
     "Sqrt": _on_tensors(torch.sqrt), "Squeeze": _squeeze, "Sub": _arithmetic(lambda a, b: a - b),
     "Swish": lambda attributes, x: x * torch.sigmoid(x * attributes.get("alpha", 1.0)),
-    "Tanh": _on_tensors(torch.tanh), "Tile": lambda _, x, repeats: x.repeat(list(repeats)),
+    "Tanh": _on_tensors(torch.tanh),
+    "Tile": lambda _, x, repeats: as_tensor(x).repeat(list(repeats)),
     "TopK": _top_k, "Transpose": _transpose, "Unsqueeze": _unsqueeze,
-    "Where": _with_numbers(torch.where), **written.OPERATORS,
+    "Where": _where, **written.OPERATORS,
 }
 # Those with a tuple of results.
 SEVERAL = "Split", "TopK"
