@@ -327,7 +327,7 @@ NEAR_MISSES = [of_no_tokens, other_experts, other_order, slots_differ, in_place,
 @pytest.mark.parametrize("loop", [*NEAR_MISSES, swapped_weights], ids=lambda f: f.__name__)
 def test_near_misses(loop):
     imported, messages = run(Block(loop))
-    if loop is not swapped_weights:
+    if loop not in (other_experts, swapped_weights):
         assert imported.reason is not None and "Block runs in Python" in messages
     if loop is sign:
         assert torch.equal(imported.layer()(-torch.ones(3, H)), -torch.ones(3, H))

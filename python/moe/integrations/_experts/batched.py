@@ -526,7 +526,7 @@ def _is_zero_of_zeros(module: torch.nn.Module, search: _Batched) -> bool:
     like = search.rows.meta["val"]
     row = torch.zeros(1, int(like.shape[-1]), dtype=like.dtype, device=like.device)
     with torch.no_grad():
-        return not module.expert(0, row).count_nonzero()
+        return not any(module.expert(e, row).count_nonzero() for e in range(module.count))
 
 
 def _gathered(graph: torch.fx.Graph, matrix: Node, ids: Node) -> tuple[Node, Node]:

@@ -17,10 +17,20 @@ from .choices import VIEWS, column_of, is_nothing, number_of_experts, packet_of
 from .in_graph import GraphExperts
 from .matrices import choices_of
 
-__all__ = ["Functions", "add_view", "find_sums", "stacked"]
+__all__ = ["Functions", "add_view", "find_sums", "of_tokens", "stacked"]
 
 Node = torch.fx.Node
 aten = torch.ops.aten
+
+
+def of_tokens(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, Any]]) -> set[Node]:
+    """Return the nodes that are computed of the tokens."""
+    found: set[Node] = set()
+    for node in graph.nodes:  # each after its operands
+        if node not in tensors if node.op == "placeholder" else any(
+                source in found for source in node.all_input_nodes):
+            found.add(node)
+    return found
 
 
 def _without_units(node: Node) -> Node:
@@ -37,23 +47,15 @@ class Functions:
     ``steps`` and ``parameters`` as ``GraphExperts`` takes them."""
 
     def __init__(self, results: Sequence[Node], tensors: Mapping[Node, tuple[str, Any]]):
-        self.tensors = tensors
         self.steps: dict[Node, tuple[str, Any, tuple[Any, ...], dict[str, Any]]] = {}
         self.parameters: set[Node] = set()
         self.common: dict[Node, None] = {}
         self.seen: set[tuple[Node, ...]] = set()
-        self.known: dict[Node, bool] = {}
+        self.of_tokens = of_tokens(results[0].graph, tensors)
         same = self.visit(tuple(results)) and len(self.common) == 1
         self.rows = next(iter(self.common)) if same else None
         if self.rows is not None:
             self.steps[self.rows] = "rows", None, (), {}
-
-    def depends(self, node: Node) -> bool:
-        """Return true for what is computed of the tokens."""
-        if node not in self.known:
-            self.known[node] = node not in self.tensors if node.op == "placeholder" else any(
-                map(self.depends, node.all_input_nodes))
-        return self.known[node]
 
     def visit(self, nodes: tuple[Any, ...]) -> bool:
         first = nodes[0]
@@ -67,7 +69,7 @@ class Functions:
         if nodes in self.seen:
             return True
         self.seen.add(nodes)
-        if not any(map(self.depends, nodes)):
+        if not any(node in self.of_tokens for node in nodes):
             for node in nodes:
                 self.constant(node)
             return True
@@ -122,6 +124,11 @@ def stacked(node: Node) -> tuple[list[Node], int, bool] | None:
 # -- sums -------------------------------------------------------------------------
 
 
+def _is_tensor(value: Any) -> bool:
+    """Nodes may be numbers of tokens, too."""
+    return isinstance(value, Node) and isinstance(value.meta["val"], torch.Tensor)
+
+
 def _terms(node: Node) -> list[Node]:
     """Return what a chain of additions adds up, in its order."""
     terms, stack = [], [node]
@@ -129,7 +136,7 @@ def _terms(node: Node) -> list[Node]:
         one = stack.pop()
         chained = packet_of(one) is aten.add and argument(one, "alpha", 1) == 1 and (
             one is node or len(one.users) == 1)
-        if chained and isinstance(one.args[1], Node) and all(
+        if chained and all(map(_is_tensor, one.args[:2])) and all(
                 extents_of(a.meta["val"]) == extents_of(one.meta["val"])
                 and a.meta["val"].dtype == one.meta["val"].dtype for a in one.args[:2]):
             stack += one.args[1::-1]
@@ -145,7 +152,7 @@ def _weighted(search: Any, term: Node) -> tuple[Any, int, Node] | None:
     if packet_of(term) is not aten.mul:
         return None
     for weights, rows in (term.args[:2], term.args[1::-1]):
-        if not all(isinstance(n, Node) for n in (weights, rows)) or extents_of(
+        if not (_is_tensor(weights) and _is_tensor(rows)) or extents_of(
                 rows.meta["val"]) != extents_of(term.meta["val"]) or (
                 extents_of(weights.meta["val"])[-1] != 1):
             continue

@@ -73,7 +73,9 @@ def _kept(loops: Any, node: Node, found: Any, keep: Node) -> Node:
         keep = make(aten.permute.default, keep, [i for i, _ in places])
         shape = [e if isinstance(e, int) else -1 for e in extents_of(ids.meta["val"])]
         keep = make(aten.view.default, make(aten.clone.default, keep), [*shape, none])
-        at = make(aten.unsqueeze.default, ids, -1)
+        # Of ids that are limited already, the number of experts is one.
+        at = make(aten.clamp_max.default, ids, none - 1) if ids in loops.masks else ids
+        at = make(aten.unsqueeze.default, at, -1)
         mask = make(aten.squeeze.dim, make(aten.gather.default, keep, -1, at), -1)
         new = make(aten.where.ScalarOther, mask, ids, none)
     loops.masks[new] = mask

@@ -21,7 +21,7 @@ import torch
 from .._graph.function import argument, extents_of
 from .batched import find_batched
 from .choices import is_zero, repeated
-from .dense import find_sums
+from .dense import find_sums, of_tokens
 from .in_graph import GraphExperts
 from .loops import Loops
 from .slices import SLICES
@@ -89,6 +89,7 @@ class _Search:
     def __init__(self, graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tensor]],
                  operation: Any):
         self.graph, self.tensors, self.operation = graph, tensors, operation
+        self.of_tokens = of_tokens(graph, tensors)
         self.known: dict[Node, _Is] = {}
         self.regions: dict[Node, _Region] = {}  # by ids
         self.found: dict[str, torch.nn.Module] = {}
@@ -248,7 +249,9 @@ class _Search:
         elif packet is aten.histc:
             bins, low, high = (argument(node, n, d) for n, d in (
                 ("bins", 100), ("min", 0), ("max", 0)))
-            if low != 0 or high not in (bins - 1, bins):
+            # A limit of the last bin counts there what equals it: ids of dropped choices.
+            if low != 0 or high not in (bins - 1, bins) or (
+                    high == bins and found.ids in self.loops.masks):
                 return None
         else:
             bins = argument(node, "minlength", 0)
@@ -454,6 +457,8 @@ class _Search:
             if ids is not None:
                 self.region(ids).parameters.add(node)
             return True
+        if node in self.of_tokens:
+            return False
         if node.op != "call_function" or node in self.known or not node.all_input_nodes or not all(
                 self.of_parameters(source, ids) for source in node.all_input_nodes):
             return False

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
+from ..._error import UNIMPLEMENTED, MoEError
 from .accumulation import sum_of
 from .device import check_device
 from .functions import compiled, current, described, device_of, extents
