@@ -96,9 +96,11 @@ static LogicalResult verifyWeights(GroupedMatmulOp op, std::string &why) {
         (view.firstColumn % 8 != 0 || view.columns % 8 != 0))
       return unsupported(
           why, "MN-major weights at columns that are not a multiple of 8");
-    if (view.k != op.getK() && (hasFP8Weights(op) || view.firstK % 8 != 0))
+    if (view.k != op.getK() &&
+        (hasFP8Weights(op) || view.firstK % 8 != 0 || view.k % 8 != 0))
       return unsupported(why, "weights of a range of k that does not start at "
-                              "a multiple of 8, or of f8E4M3FN");
+                              "a multiple of 8, of a k that is not one, or of "
+                              "f8E4M3FN");
     if (view.columns != layout->views.front().columns ||
         view.k != layout->views.front().k)
       return unsupported(why, "weights in tensors of different shapes");

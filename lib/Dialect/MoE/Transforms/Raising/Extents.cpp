@@ -244,8 +244,11 @@ std::optional<Extent> mlir::moe::raising::elementOf(Value tensor,
     auto elements = dyn_cast<DenseIntElementsAttr>(value);
     if (!elements || index >= elements.getNumElements())
       return std::nullopt;
-    return Extent{
-        {}, 0, (*(elements.value_begin<APInt>() + index)).getSExtValue()};
+    APInt number = *(elements.value_begin<APInt>() + index);
+    return Extent{{},
+                  0,
+                  number.getBitWidth() == 1 ? int64_t(number.getZExtValue())
+                                            : number.getSExtValue()};
   }
   StringRef name = stablehloName(op);
   if (name == "get_dimension_size") {
