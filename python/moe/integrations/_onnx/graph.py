@@ -18,8 +18,8 @@ from onnx import helper
 from ..._error import INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, MoEError
 from . import written
 from .arrays import array_of
-from .operators import (DTYPES, OF_NUMBERS, OPERATORS, SAME_ELEMENTS, SEVERAL, Number, as_tensor,
-                        constant_of, tensor_of)
+from .operators import (DTYPES, OF_NUMBERS, OPERATORS, PARTS, SAME_ELEMENTS, SEVERAL, Number,
+                        as_tensor, constant_of, tensor_of)
 
 __all__ = ["Graph", "make"]
 
@@ -40,16 +40,15 @@ class Graph(torch.nn.Module):
                       for out in node.output if out}
         self.nodes = []
         self._collect(result, producers, initializers, set())
-        # Ids that a TopK or ArgMax gives are not negative.
+        # Ids that a TopK, ArgMax or NonZero gives are not negative.
         self.chosen: set[str] = set()
         self.values: dict[str, list[Any] | None] = {}  # of what OneHot writes, and its depth
         known = written.Nodes(self.nodes, initializers)
         for node in self.nodes:
-            if node.op_type in ("TopK", "ArgMax"):
+            if node.op_type in ("TopK", "ArgMax", "NonZero"):
                 self.chosen.add(node.output[-1])
-            elif node.op_type in (*SAME_ELEMENTS, "GatherElements") and (
-                    node.input[0] in self.chosen):
-                self.chosen.add(node.output[0])
+            elif node.op_type in (*SAME_ELEMENTS, *PARTS) and node.input[0] in self.chosen:
+                self.chosen.update(node.output)
             elif node.op_type == "OneHot":
                 self.values.update((name, known.numbers(name)) for name in node.input[1:])
         used = {name for node in self.nodes for name in node.input}

@@ -18,8 +18,8 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true as is_kn
 from ..._error import UNIMPLEMENTED, MoEError
 from . import written
 
-__all__ = ["DTYPES", "OF_NUMBERS", "OPERATORS", "SAME_ELEMENTS", "SEVERAL", "Extents", "Number",
-           "as_tensor", "constant_of", "tensor_of"]
+__all__ = ["DTYPES", "OF_NUMBERS", "OPERATORS", "PARTS", "SAME_ELEMENTS", "SEVERAL", "Extents",
+           "Number", "as_tensor", "constant_of", "tensor_of"]
 
 functional = torch.nn.functional
 
@@ -511,6 +511,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 }
 # Those with a tuple of results.
 SEVERAL = "Split", "TopK"
+PARTS = "Expand", "Gather", "GatherElements", "GatherND", "Slice", "Split", "Tile"
 SAME_ELEMENTS = "Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"
 # Those that take numbers beside tensors.
 OF_NUMBERS = {"Add", "Clip", "Div", "Equal", "Expand", "Greater", "GreaterOrEqual", "Less",
