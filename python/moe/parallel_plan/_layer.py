@@ -130,7 +130,8 @@ class LayerShape:
                     back = _align(back) + rows * row
             if "expected" not in exchange:
                 packed = max(packed, end)
-        return Memory(self.weights, home, self._values("all", all_tokens), packed, back,
+        gathered = self._values("all", all_tokens)
+        return Memory(self.weights, *map(_align, (home, gathered, packed, back)),
                       self._workspace(tokens, all_tokens, received))
 
     def _workspace(self, tokens: int, all_tokens: int, received: int) -> int | None:

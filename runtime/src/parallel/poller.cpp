@@ -14,6 +14,15 @@ using namespace moe::rt;
 /// Between two polls: a message of a megabyte takes about as long.
 static constexpr std::chrono::microseconds nap(50);
 
+/// std::condition_variable::wait is of GLIBCXX_3.4.30, which the systems of the
+/// wheel (manylinux_2_34) may not have.
+template <typename Condition>
+static void waitFor(std::condition_variable &changed,
+                    std::unique_lock<std::mutex> &lock, Condition condition) {
+  while (!changed.wait_for(lock, std::chrono::hours(1), condition)) {
+  }
+}
+
 Poller::~Poller() {
   if (!exists)
     return;
@@ -28,7 +37,7 @@ Poller::~Poller() {
 void Poller::run() {
   std::unique_lock<std::mutex> lock(mutex);
   for (;;) {
-    changed.wait(lock, [&] { return isWanted || ends; });
+    waitFor(changed, lock, [&] { return isWanted || ends; });
     if (ends)
       return;
     isPolling = true;
@@ -68,5 +77,5 @@ void Poller::end() {
   std::unique_lock<std::mutex> lock(mutex);
   isWanted = false;
   changed.notify_all();
-  changed.wait(lock, [&] { return !isPolling; });
+  waitFor(changed, lock, [&] { return !isPolling; });
 }
