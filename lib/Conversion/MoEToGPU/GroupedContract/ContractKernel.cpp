@@ -37,6 +37,11 @@ LLVM::LLVMFuncOp ContractKernel::create(StringRef name,
   return arguments.createKernel(b, lowering.kernels, name, shape);
 }
 
+Value ContractKernel::gridSize(HostBuilder &host) {
+  Value wave = moe_rt::MultiprocessorsOp::create(host);
+  return host.min(host.index(tileCount()), wave);
+}
+
 ContractKernel::Coord ContractKernel::tileAt(Value index) {
   Value expert = b.div(index, tilesOfExpert());
   Value within = b.sub(index, b.mul(expert, tilesOfExpert()));

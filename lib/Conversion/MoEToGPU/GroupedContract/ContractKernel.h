@@ -41,6 +41,8 @@ public:
   void launch(LLVM::LLVMFuncOp kernel, Value blocks) {
     arguments.launch(lowering.rewriter, kernel, blocks);
   }
+  /// Returns the blocks of a persistent grid: one a multiprocessor, or a tile.
+  Value gridSize(HostBuilder &host);
   int64_t tileCount() { return op.getExpertCount() * tilesOfExpert(); }
 
 protected:

@@ -117,6 +117,5 @@ void mlir::moe::launchMmaSyncContract(GroupedContractOp op,
   HostBuilder host(op.getLoc(), lowering.rewriter);
   MmaSyncContract kernel(op, operands, lowering);
   LLVM::LLVMFuncOp function = kernel.build();
-  Value wave = moe_rt::MultiprocessorsOp::create(host);
-  kernel.launch(function, host.min(host.index(kernel.tileCount()), wave));
+  kernel.launch(function, kernel.gridSize(host));
 }

@@ -292,9 +292,8 @@ void mlir::moe::launchWgmmaContract(GroupedContractOp op,
   HostBuilder host(op.getLoc(), lowering.rewriter);
   WgmmaContract kernel(op, operands, lowering);
   LLVM::LLVMFuncOp function = kernel.build();
-  Value wave = moe_rt::MultiprocessorsOp::create(host);
-  Value blocks = host.min(host.index(kernel.tileCount()), wave);
   // There is no tensor map of no rows.
   Value none = host.equal(operands.rows, host.i32(0));
-  kernel.launch(function, host.select(none, host.index(0), blocks));
+  kernel.launch(function,
+                host.select(none, host.index(0), kernel.gridSize(host)));
 }
