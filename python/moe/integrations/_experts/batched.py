@@ -23,6 +23,7 @@ from .axes import LAYOUTS, Axis, Dim, Dims, merge
 from .choices import number_of_experts, packet_of, top_k_of
 from .dense import Functions, stacked
 from .matrices import are_ids, choices_of, ids_of_mask, is_of_mask, scattered_ids
+from .nodes import adder
 from .places import sum_along
 
 __all__ = ["find_batched"]
@@ -548,12 +549,7 @@ def _gathered(graph: torch.fx.Graph, matrix: Node, ids: Node) -> tuple[Node, Nod
 def _kept(graph: torch.fx.Graph, places: Node, experts: int) -> tuple[Node, Node]:
     """Return the choices that have a weight among the places ``[T, E, C]`` of the experts; the
     number of experts is the id of others."""
-    def make(target: Any, *args: Any, **kwargs: Any) -> Node:
-        node = graph.call_function(target, args, kwargs)
-        node.meta["val"] = target(*[a.meta["val"] if isinstance(a, Node) else a for a in args],
-                                  **kwargs)
-        return node
-
+    make = adder(graph)
     with places.meta["val"].fake_mode:
         matrix = sum_along(make, places, -1)
         if matrix is None:

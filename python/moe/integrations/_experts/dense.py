@@ -16,8 +16,9 @@ from .._graph.function import argument, extents_of
 from .choices import VIEWS, column_of, is_nothing, number_of_experts, packet_of
 from .in_graph import GraphExperts
 from .matrices import choices_of
+from .nodes import adder
 
-__all__ = ["Functions", "add_view", "find_sums", "of_tokens", "stacked"]
+__all__ = ["Functions", "find_sums", "of_tokens", "stacked"]
 
 Node = torch.fx.Node
 aten = torch.ops.aten
@@ -199,11 +200,7 @@ def _replace(search: Any, node: Node, terms: list[Node], of: Any,
             wide != [e for e in extents_of(like) if e != 1]):
         return None
 
-    def make(target: Any, *args: Any) -> Node:
-        new = graph.call_function(target, args)
-        new.meta["val"] = target(*(a.meta["val"] if isinstance(a, Node) else a for a in args))
-        return new
-
+    make = adder(graph)
     with graph.inserting_before(node):
         if isinstance(of, tuple):
             ids, weights = (_as_choices(make, value, of[0]) for value in of)
@@ -211,14 +208,14 @@ def _replace(search: Any, node: Node, terms: list[Node], of: Any,
             ids, weights = choices
         else:
             return None
-        rows = add_view(make, source, [-1, wide[1]])
+        rows = _add_view(make, source, [-1, wide[1]])
         functions.steps[node] = "parts", None, (results,), {}
         module = GraphExperts(len(results), wide[1], node, functions.steps, functions.parameters,
                               search.tensors)
         module.is_guess = True
         total = graph.call_function(search.operation, (rows, ids, weights, key))
         total.meta["val"] = rows.meta["val"]
-        total = add_view(make, total, [e if isinstance(e, int) else -1 for e in extents_of(like)])
+        total = _add_view(make, total, [e if isinstance(e, int) else -1 for e in extents_of(like)])
         own = {term for term, _ in parts}
         for term in terms:
             if term not in own:
@@ -230,10 +227,10 @@ def _replace(search: Any, node: Node, terms: list[Node], of: Any,
 def _as_choices(make: Callable[..., Node], value: Node, ids: Node) -> Node:
     shape = extents_of(ids.meta["val"])
     tokens = next(i for i, e in enumerate(shape) if not isinstance(e, int))
-    return add_view(make, value, [-1, shape[-1] if tokens < len(shape) - 1 else 1])
+    return _add_view(make, value, [-1, shape[-1] if tokens < len(shape) - 1 else 1])
 
 
-def add_view(make: Callable[..., Node], node: Node, shape: list[int]) -> Node:
+def _add_view(make: Callable[..., Node], node: Node, shape: list[int]) -> Node:
     """Return a node in another shape, which may be its own."""
     same = len(shape) == node.meta["val"].ndim and all(
         isinstance(e, int) == (size != -1) for e, size in zip(extents_of(node.meta["val"]), shape))

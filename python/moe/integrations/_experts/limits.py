@@ -8,6 +8,7 @@ import torch
 
 from .._graph.function import extents_of
 from .choices import dimensions, number_of_experts, packet_of
+from .nodes import adder
 
 __all__ = ["limit", "limit_each"]
 
@@ -60,11 +61,7 @@ def _kept(loops: Any, node: Node, found: Any, keep: Node) -> Node:
         d for d in dimensions(ids) if d != "unit"] + ["expert"]
     left = list(enumerate(found.layout))
 
-    def make(target: Any, *args: Any) -> Node:
-        new = graph.call_function(target, args)
-        new.meta["val"] = target(*(a.meta["val"] if isinstance(a, Node) else a for a in args))
-        return new
-
+    make = adder(graph)
     with graph.inserting_before(node):
         places = []
         for what in order:

@@ -19,6 +19,7 @@ from .choices import (VIEWS, column_of, dimensions, is_nothing, is_single, is_ze
                        number_of_experts, packet_of, rank_of, repeated, top_k_of)
 from .limits import limit, limit_each
 from .matrices import elements_at, scattered_ids
+from .nodes import adder
 
 __all__ = ["Loops"]
 
@@ -515,13 +516,7 @@ class Loops:
             tuple[Node, Node]):
         """Return ids and weights ``[T, K]``; without weights ones."""
         graph, given = self.search.graph, []
-
-        def make(target: Any, *args: Any, **kwargs: Any) -> Node:
-            new = graph.call_function(target, args, kwargs)
-            values = [a.meta["val"] if isinstance(a, Node) else a for a in args]
-            new.meta["val"] = target(*values, **kwargs)
-            return new
-
+        make = adder(graph)
         with graph.inserting_before(node):
             for value in (ids, weights):
                 if value is None:
