@@ -192,7 +192,7 @@ static llvm::Expected<llvm::json::Value> describe(const Variant &variant) {
             function->getAttrOfType<FlatSymbolRefAttr>(preparesAttrName))
       described["prepares"] = prepared.getValue();
     // Results that are added to what the caller's memory has.
-    if (auto sums = function->getAttrOfType<ArrayAttr>("moe.accumulates"))
+    if (auto sums = function->getAttrOfType<ArrayAttr>(accumulatesAttrName))
       described["accumulates"] = toJSON(sums);
     if (auto stages = function->getAttrOfType<ArrayAttr>(stagesAttrName))
       described["stages"] = toJSON(stages);

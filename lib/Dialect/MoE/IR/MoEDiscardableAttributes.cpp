@@ -80,7 +80,7 @@ static bool isParallel(Attribute attribute) {
 }
 static bool isSaved(Attribute attribute) {
   auto string = dyn_cast<StringAttr>(attribute);
-  return string && string.getValue() == "saved";
+  return string && string.getValue() == savedRole;
 }
 static bool isSymbol(Attribute attribute) {
   return isa<FlatSymbolRefAttr>(attribute);
@@ -89,6 +89,11 @@ static bool isFormat(Attribute attribute) { return isa<FormatAttr>(attribute); }
 static bool isActivations(Attribute attribute) {
   auto string = dyn_cast<StringAttr>(attribute);
   return string && llvm::is_contained({"exact", "int8"}, string.getValue());
+}
+
+static bool isMulticast(Attribute attribute) {
+  auto string = dyn_cast<StringAttr>(attribute);
+  return string && llvm::is_contained({"weights", "rows"}, string.getValue());
 }
 
 namespace {
@@ -108,7 +113,7 @@ static constexpr Known ofArguments[] = {
     {"moe.source_format", isString, "a string"},
     {"moe.convert", isUnit, "without a value"},
     {"moe.experts", isInteger, "an integer"},
-    {"moe.accumulates", isString, "a string"},
+    {accumulatesAttrName, isString, "a string"},
 };
 
 static constexpr Known ofResults[] = {{"moe.name", isString, "a string"},
@@ -121,10 +126,10 @@ static constexpr Known ofOperations[] = {
     {weightFormatAttrName, isFormat, "a #moe.format"},
     {planAttrName},
     {parallelAttrName, isParallel, "a #moe.parallel"},
-    {"moe.forward", isSymbol, "a symbol"},
+    {forwardAttrName, isSymbol, "a symbol"},
     {programsAttrName, isPrograms,
      "[{name = \"layer\", signature = #moe.signature<>, steps = []}]"},
-    {"moe.accumulates", isArrayOfStrings, "an array of strings"},
+    {accumulatesAttrName, isArrayOfStrings, "an array of strings"},
     {signatureAttrName, isSignature, "a #moe.signature"},
     {independentTokensAttrName},
     {preparesAttrName},
@@ -143,6 +148,7 @@ static constexpr Known ofOperations[] = {
     {kernelsAttrName},
     // Grouped matmuls
     {tilesAttrName},
+    {"moe.multicast", isMulticast, "\"weights\" or \"rows\""},
 };
 
 /// Verifies an attribute of `subject`, as the diagnostic calls it.

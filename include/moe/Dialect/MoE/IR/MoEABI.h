@@ -37,6 +37,15 @@ inline constexpr StringLiteral parallelAttrName = "moe.parallel";
 /// On a module: how the runtime runs the parts of each layer that was split at
 /// its exchanges, as `moe-split-at-exchanges` records it.
 inline constexpr StringLiteral programsAttrName = "moe.programs";
+/// On a backward function that runs over ranks: the forward function, whose
+/// program keeps what it saves ("saved" in `moe.role`) for that of this one.
+inline constexpr StringLiteral forwardAttrName = "moe.forward";
+/// `moe.role` of a tensor that a forward function saves for its backward
+/// function and that the runtime keeps between the two calls.
+inline constexpr StringLiteral savedRole = "saved";
+/// On an argument: the result that it is the memory of; on an exported
+/// function: all such results.
+inline constexpr StringLiteral accumulatesAttrName = "moe.accumulates";
 /// On a function that packs weights: the exported function it packs them for.
 inline constexpr StringLiteral preparesAttrName = "moe.prepares";
 /// On an exported function: its stages on a CPU, an array of dictionaries

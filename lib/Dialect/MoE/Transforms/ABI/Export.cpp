@@ -26,10 +26,6 @@ namespace mlir::moe {
 #include "moe/Dialect/MoE/Transforms/ABI/Passes.h.inc"
 } // namespace mlir::moe
 
-/// On an argument: the result that it is the memory of; on an exported
-/// function: all such results.
-static constexpr StringLiteral accumulatesName = "moe.accumulates";
-
 namespace {
 /// Exports one function.
 class Exporter {
@@ -115,7 +111,7 @@ LogicalResult Exporter::describeInputs() {
     std::string defaultName = "arg" + std::to_string(index);
     StringRef nameText = name ? name.getValue() : StringRef(defaultName);
     StringRef roleText = role ? role.getValue() : "input";
-    if (function.getArgAttr(index, accumulatesName)) {
+    if (function.getArgAttr(index, accumulatesAttrName)) {
       accumulators.push_back(argument);
       continue;
     }
@@ -320,13 +316,13 @@ LogicalResult Exporter::joinAccumulators() {
   OpBuilder b = OpBuilder::atBlockBegin(&function.getBody().front());
   for (BlockArgument before : accumulators) {
     auto name = function.getArgAttrOfType<StringAttr>(before.getArgNumber(),
-                                                      accumulatesName);
+                                                      accumulatesAttrName);
     BlockArgument memory = outputs.lookup(name.getValue());
     Type type =
         memory ? memref::getTensorTypeFromMemRefType(memory.getType()) : Type();
     if (type != before.getType())
       return function.emitError("expected an argument with ")
-             << accumulatesName << " = " << name
+             << accumulatesAttrName << " = " << name
              << " to have the type of that result, got " << before.getType();
     before.replaceAllUsesWith(bufferization::ToTensorOp::create(
         b, function.getLoc(), type, memory, /*restrict=*/true,
@@ -335,7 +331,7 @@ LogicalResult Exporter::joinAccumulators() {
   }
   for (BlockArgument before : llvm::reverse(accumulators))
     (void)function.eraseArgument(before.getArgNumber());
-  function->setAttr(accumulatesName, builder.getArrayAttr(names));
+  function->setAttr(accumulatesAttrName, builder.getArrayAttr(names));
   return success();
 }
 

@@ -82,7 +82,7 @@ LogicalResult Splitter::run() {
 
 static bool isSavedRole(Attribute role) {
   auto text = dyn_cast_or_null<StringAttr>(role);
-  return text && text.getValue() == "saved";
+  return text && text.getValue() == savedRole;
 }
 
 /// Finds the rows of arguments that the forward function saved.
@@ -324,7 +324,7 @@ LogicalResult Splitter::describe() {
       return function.emitError("expected arguments that are ranked tensors, "
                                 "got ")
              << argument.getType();
-    if (!role || (role.getValue() != "placement" && role.getValue() != "saved"))
+    if (!role || (role.getValue() != "placement" && role.getValue() != savedRole))
       arguments.push_back(describeArgument(argument));
   }
   for (auto [index, result] : llvm::enumerate(

@@ -178,7 +178,7 @@ DictionaryAttr BackwardBuilder::describeSaved(size_t index) {
   SmallVector<NamedAttribute> attributes{
       b.getNamedAttr("moe.name", b.getStringAttr("saved" + Twine(index)))};
   if (backward->hasAttr(forwardAttrName))
-    attributes.push_back(b.getNamedAttr("moe.role", b.getStringAttr("saved")));
+    attributes.push_back(b.getNamedAttr("moe.role", b.getStringAttr(savedRole)));
   return b.getDictionaryAttr(attributes);
 }
 
@@ -222,7 +222,7 @@ void BackwardBuilder::finishBackward(Gradients &g) {
       sums.push_back(b.getDictionaryAttr(
           {b.getNamedAttr("moe.name",
                           b.getStringAttr(text.getValue() + "_sum")),
-           b.getNamedAttr("moe.accumulates", text)}));
+           b.getNamedAttr(accumulatesAttrName, text)}));
     }
     results.push_back(gradient);
     names.push_back(b.getDictionaryAttr(b.getNamedAttr("moe.name", text)));

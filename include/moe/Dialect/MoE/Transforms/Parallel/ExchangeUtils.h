@@ -14,10 +14,6 @@
 
 namespace mlir::moe {
 
-/// On a backward function whose experts are on many ranks: its function, whose
-/// program keeps what it saves ("saved" in `moe.role`) for that of this one.
-inline constexpr StringLiteral forwardAttrName = "moe.forward";
-
 /// Returns the rows of `matrix` `[T, K]` in the order of `tokens` `[T, K]`, as
 /// `[T, K, K]`: those that leave beside the tokens of a moe.partition.
 Value listByTokens(ImplicitLocOpBuilder &b, Value matrix, Value tokens);

@@ -31,6 +31,9 @@ def MoEParallelize : Pass<"moe-parallelize", "::mlir::ModuleOp"> {
     brings the operands of such a gate (`expert_choice`, `score_axis(tokens)`)
     and the ids of a dispatch with a capacity to all ranks, `moe.keep` drops
     what one rank would drop, and `moe.own_rows` takes the tokens of this rank.
+
+    Of experts of several kinds (`moe.expert` on ranges of ids), those of the
+    largest range are spread. Every rank runs the others for its own tokens.
   }];
   let options = [
     Option<"slots", "slots", "int64_t", "0",
@@ -61,6 +64,11 @@ def MoESplitAtExchanges : Pass<"moe-split-at-exchanges", "::mlir::ModuleOp"> {
 
     `moe.programs` of the module says how the runtime runs the parts: `values`
     with their types, and `steps`, calls of parts and exchanges.
+
+    Results whose `moe.role` is `saved` may have the rows of any part; a value
+    has `saved = "after"` if the runtime keeps it after a call. The arguments of
+    this role of a function with `moe.forward`, which stands after the function
+    that it names, have the rows that were saved and `saved = "before"`.
   }];
   let statistics = [
     Statistic<"numParts", "parts", "functions that layers were cut into">

@@ -36,6 +36,10 @@ def MoEDifferentiate : Pass<"moe-differentiate", "::mlir::ModuleOp"> {
       epilogue is the derivative of the epilogue before it, and
       `moe.grouped_contract` for the weights. An expert without rows has zeros.
     - `moe.gate`: `moe.gate_gradient`.
+    - `moe.exchange` of the rows of a `moe.partition`: the gradient of the
+      output goes to the ranks that the tokens went to, with the weights of
+      their choices; home come the rows of the gradient of the input and the dot
+      products for the weights, one for each choice. The partition is saved.
     - `linalg.generic` and regions: rules of arith and math, in f32. The
       gradient of a maximum or minimum goes to the operand that is strictly the
       largest or smallest, and to the last one otherwise, so that ReLU has 0 at
@@ -52,6 +56,10 @@ def MoEDifferentiate : Pass<"moe-differentiate", "::mlir::ModuleOp"> {
     `ARGUMENT_gradient_sum` with the attribute `moe.accumulates`, which
     `moe-export` makes one with the result. Both take names or numbers, or
     `all`.
+
+    The backward function of a layer that `moe-parallelize` spread over ranks
+    has `moe.forward`, the symbol of the layer, and the saved tensors have the
+    `moe.role` `saved`: each rank keeps its own between the two calls.
   }];
   let options = [
     ListOption<"arguments", "arguments", "std::string",
