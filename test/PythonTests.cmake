@@ -25,7 +25,8 @@ moe_add_python_tests(from-torch
   COST 250 LABELS slow)
 moe_add_python_tests(torch-compile
   from_torch/batched from_torch/blocks from_torch/compiled_modules from_torch/dynamo
-  from_torch/loops from_torch/reads from_torch/routing from_torch/token_counts
+  from_torch/loops from_torch/reads from_torch/routing from_torch/split_blocks
+  from_torch/token_counts
   from_torch/training
   COST 400 LABELS slow)
 moe_add_python_tests(package
@@ -46,7 +47,7 @@ moe_add_python_tests(transformers
 # `./dev check jax`, `mpi`, `onnx`, `torch-mlir`, `triton` and `vllm` run them.
 moe_add_python_tests(engines
   engines/jax engines/jax_batches engines/jax_calls engines/jax_choices engines/jax_einsums engines/jax_forms engines/jax_groups
-  engines/jax_lowering engines/jax_training engines/mpi
+  engines/jax_lowering engines/jax_routers engines/jax_training engines/jax_unrolled engines/mpi
   engines/onnx engines/onnx_graphs engines/onnx_loops engines/onnx_quantized engines/onnx_sessions
   engines/torch_mlir
   engines/triton engines/vllm
@@ -66,10 +67,11 @@ moe_add_python_tests(bench
 moe_add_python_tests(device-layers device/layers_gpu device/quantized_gpu
   COST 280 LABELS slow device)
 # Among these are kernels that are refused, after which a process has no device.
-moe_add_python_tests(device-nvcc device/nvcc_gpu COST 60 LABELS slow device)
+moe_add_python_tests(device-nvcc device/nvcc_gpu device/multicast_changes_gpu
+  COST 90 LABELS slow device)
 moe_add_python_tests(device-operations
-  device/gpu_views device/grouped_ops_gpu device/kernel_model device/routes_gpu
-  device/routing_gpu device/scaled_products device/torch_gpu device/training_gpu
+  device/gpu_views device/grouped_ops_gpu device/kernel_model device/multicast_gpu
+  device/routes_gpu device/routing_gpu device/scaled_products device/torch_gpu device/training_gpu
   COST 330 LABELS slow device)
 moe_add_python_tests(device-kernels
   device/epilogues_gpu device/gpu_kernels device/schedules_gpu

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import inspect
 import operator
 import warnings
 import weakref
@@ -32,14 +31,14 @@ from typing import Any
 
 import torch
 from torch._dynamo import register_backend
-from torch._dynamo.symbolic_convert import InstructionTranslator
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from .._error import MoEError
 from ._experts.description import describe, is_experts, parameter_names
 from ._layers import operation  # noqa: F401  (registers moe_mlir::layer)
 from ._layers.follow import tensors_of
-from ._layers.gradients import differentiated
+from ._layers.frames import Traced, chooses, watch
+from ._layers.gradients import differentiated, needed_of
 from ._layers.graph_part import Left, Part, example, hint, module_id, name_of
 from ._layers.module import collector, is_recording, run_layer
 from ._tracing.batches import ROWS, kind_of_batches
@@ -90,6 +89,7 @@ class _Translation:
     names: tuple[str, ...]
     columns: int
     experts: int | None = None  # of ids that are an operand
+    counts: tuple[int, ...] | None = None  # how many of the names are the parts of each weight
 
 
 _translations: dict[tuple[Any, ...], _Translation] = {}  # by structure
@@ -108,7 +108,7 @@ class _Replacement:
         for node in placeholders:
             if (argument := node.meta.get("grapharg")) is not None:
                 self.values[node] = argument.example
-        self.frame = _Frame()
+        self.frame = Traced()
         self.last = ""  # what a module was translated to last
 
     def run(self) -> None:
@@ -156,14 +156,13 @@ class _Replacement:
                 modules.append(("L['self']", special))
         handled: set[int] = set()
         for path, module in modules:
-            if not is_block(module) or module in _taken:
+            is_split = module is self.frame.split
+            if module in _taken or not (is_block(module) or (is_split and chooses(module))):
                 continue
             experts = next((e for e in module.children() if is_experts(e)), None)
             handled.add(id(experts))
-            if module is self.frame.split:
-                if module not in _split:
-                    _split.add(module)
-                    _take_over(path, module)
+            if is_split:
+                _take_over(path, module, self.frame.rows)
                 continue
             yield path, module, experts
         for path, module in modules:
@@ -279,10 +278,19 @@ class _Replacement:
             raise _NoExperts
         if imported.columns != columns:
             raise Left(f"its rows have {columns} columns, expected {imported.columns}")
-        found = _Translation(imported.mlir, tuple(imported.weights), imported.columns)
-        own = tensors_of(part.module)
+        own, names, counts = tensors_of(part.module), tuple(imported.weights), None
         for name, weight in imported.weights.items():
-            if own.get(name) is not weight or id(weight) not in part.weights:
+            if own.get(name) is weight:
+                continue
+            # Of experts that are a module each.
+            if (parts := parts_of(part.module, imported.weights)) is None:
+                raise Left(f"its weight {name} is made of its parameters")
+            names = tuple(name for of in parts for name in of)
+            counts = tuple(len(of) for of in parts)
+            break
+        found = _Translation(imported.mlir, names, imported.columns, counts=counts)
+        for name in names:
+            if id(own[name]) not in part.weights:
                 raise Left(f"its weight {name} is not an operand of the graph")
         if not self.agrees(part, result, [rows], found):
             raise Left("its translation computes something else")
@@ -328,16 +336,18 @@ class _Replacement:
             raise Left(f"its weight {found.names[weights.index(None)]} is not an operand of the "
                        "graph")
         like = example(operands[0])
-        tensors = [*map(example, operands), *(own[name] for name in found.names)]
-        needed = [i for i, t in enumerate(tensors) if t.requires_grad] if part.gradients else []
-        operation, more = torch.ops.moe_mlir.layer.default, ()
+        with torch.set_grad_enabled(part.gradients):
+            needed = needed_of([*map(example, operands)], [own[name] for name in found.names],
+                               found.counts)
+        counts = found.counts and list(found.counts)
+        operation, more = torch.ops.moe_mlir.layer.default, (counts,)
         arguments = operands, weights, found.mlir, found.columns, True
         if part.attributes:  # its backward pass runs it again
             operation = torch.ops.moe_mlir.layer_of_numbers.default
-            more = part.attributes, [self.values[n].item() for n in part.attributes]
+            more = part.attributes, [self.values[n].item() for n in part.attributes], counts
         elif needed:
             operation = torch.ops.moe_mlir.layer_forward.default
-            arguments = operands, weights, found.mlir, needed, True, None, "{}"
+            arguments, more = (operands, weights, found.mlir, needed, True, counts, "{}"), ()
         if needed:
             differentiated(found.mlir, tuple(needed), like.device)  # or there is a reason
         with self.graph.inserting_after(part.nodes[-1]):
@@ -398,7 +408,7 @@ class _Replacement:
         with torch.no_grad():
             expected = part.evaluate(result, {**given, **dict(zip(operands, inputs))}, self.values)
             actual = torch.ops.moe_mlir.layer(inputs, [own[n] for n in found.names], found.mlir,
-                                              found.columns, True)
+                                              found.columns, True, found.counts)
         # A tie may be another choice in a few rows.
         close = _difference(actual, expected) <= _TRANSLATION[example(result).dtype]
         return bool(close.float().mean() >= 0.875)
@@ -414,11 +424,39 @@ class _Replacement:
         return torch.randint(experts, shape, generator=random).to(value.device, value.dtype)
 
 
-def _take_over(path: str, block: torch.nn.Module) -> None:
+def _is_backend(compiler: Any) -> bool:
+    """Return true for what dynamo has made of this backend."""
+    while compiler is not None and compiler is not backend:
+        compiler = getattr(compiler, "_torchdynamo_orig_backend", None) or getattr(
+            compiler, "compiler_fn", None)
+    return compiler is backend
+
+
+def _skipped(modules: Sequence[torch.nn.Module], rows: torch.Tensor | None, reason: str) -> None:
+    """Take over modules whose code runs in Python, as a graph break in a loop leaves it."""
+    if not (is_block(modules[0]) or chooses(modules[0])):
+        return
+    with torch._guards.tracing(None), unset_fake_temporarily():
+        for module in modules:
+            _take_over("a module", module, rows)
+
+
+def _take_over(path: str, block: torch.nn.Module, rows: torch.Tensor | None) -> None:
     """Have a block that a graph break splits be one operation from its next call on."""
+    if block in _split or block in _taken:
+        return
+    _split.add(block)
     try:
-        rows = rows_in_model(block, example_of(block, type(block).__name__))
-        imported = import_module(block, example=rows)
+        example = example_of(block, type(block).__name__) if rows is None else torch.zeros(
+            (1, 6, hint(rows.shape[-1])), dtype=rows.dtype, device=rows.device)
+        rows = rows_in_model(block, example)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*has nothing that is known as experts")
+            imported = import_module(block, example=rows)
+        if "moe.dispatch" not in imported.mlir:
+            if not is_block(block):
+                return
+            raise Left("it has nothing that is known as experts")
         parts = parts_of(block, imported.weights)
         if parts is None:
             raise Left("some of its weights are no parameters")
@@ -438,7 +476,7 @@ def _take_over(path: str, block: torch.nn.Module) -> None:
         if close.float().mean() < 0.875:
             raise Left("its translation computes something else")
     except Exception as error:
-        _warn(path, block, f"a graph break splits it: {_text(error)}")
+        _warn(path, block, f"it is not compiled, as a graph break splits it: {_text(error)}")
         return
     original, records = block.forward, collector()
 
@@ -456,9 +494,9 @@ def _take_over(path: str, block: torch.nn.Module) -> None:
 
     block.forward = forward
     _taken.add(block)
-    _warn(path, block, "a graph break splits it now; it is one operation from its next call on, "
-          "and from the first with experts_implementation='grouped_mm' of transformers, or once "
-          "moe.integrations.torch.replace(model) has replaced it")
+    _warn(path, block, "a graph break splits it now; it is one operation from its next call on "
+          "without gradients, and from the first with experts_implementation='grouped_mm' of "
+          "transformers, or once moe.integrations.torch.replace(model) has replaced it")
 
 
 def _draw(shape: Sequence[int], like: torch.Tensor, random: torch.Generator) -> torch.Tensor:
@@ -476,26 +514,6 @@ class _NoExperts(Left):
     """A module chooses, and not among experts."""
 
 
-class _Frame:
-    """The Python frame that is traced."""
-
-    def __init__(self) -> None:
-        translator = InstructionTranslator.current_tx()
-        while getattr(translator, "parent", None) is not None:
-            translator = translator.parent
-        # The module whose forward the graph is, or is a part of.
-        self.whole = self.split = None
-        names = translator.f_code.co_varnames[:translator.f_code.co_argcount]
-        module = translator.f_locals.get(names[0]) if names else None
-        if issubclass(type(module), torch.nn.Module):
-            reason = translator.output.compile_subgraph_reason
-            forward = inspect.unwrap(getattr(module.forward, "__func__", module.forward))
-            if reason is not None and reason.graph_break:
-                self.split = module
-            elif translator.f_code is getattr(forward, "__code__", None):
-                self.whole = module
-
-
 def _is_like(value: Any, rows: torch.Tensor) -> bool:
     """Return true for rows like ``rows``, in its shape or as a matrix."""
     return (isinstance(value, torch.Tensor) and value.dtype == rows.dtype
@@ -511,3 +529,6 @@ def _text(error: Exception) -> str:
 
 def _warn(path: str, module: torch.nn.Module, why: str) -> None:
     warnings.warn(f"{path} ({type(module).__name__}): {why}", stacklevel=2)
+
+
+watch(_is_backend, _skipped)

@@ -47,7 +47,7 @@ def layer(inputs: list[torch.Tensor], weights: list[torch.Tensor], mlir: str, co
 @torch.library.custom_op("moe_mlir::layer_of_numbers", mutates_args=())
 def layer_of_numbers(inputs: list[torch.Tensor], weights: list[torch.Tensor], mlir: str,
                      columns: int, followed: bool, attributes: list[torch.Tensor],
-                     values: list[float]) -> torch.Tensor:
+                     values: list[float], counts: Sequence[int] | None = None) -> torch.Tensor:
     """Run the function ``mlir``, in which ``attributes`` are constants.
 
     They are numbers that had ``values`` when the function was made.
@@ -57,7 +57,7 @@ def layer_of_numbers(inputs: list[torch.Tensor], weights: list[torch.Tensor], ml
             raise MoEError(FAILED_PRECONDITION, f"an attribute of a compiled layer is now "
                            f"{attribute.item()}, expected {value}; call torch._dynamo.reset() "
                            "after changing it")
-    return run(inputs, weights, mlir, followed)
+    return run(inputs, weights, mlir, followed, counts)
 
 
 def _fake(inputs: list[torch.Tensor], weights: list[torch.Tensor], mlir: str, columns: int,
@@ -68,8 +68,8 @@ def _fake(inputs: list[torch.Tensor], weights: list[torch.Tensor], mlir: str, co
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     tensors, weights, mlir, _, followed, *rest = inputs
-    # Attributes are no parts of weights, and constants of the function.
-    counts = rest[0] if len(rest) == 1 else None
+    # Attributes are constants of the function. A default may have been left out.
+    counts = rest[-1] if len(rest) in (1, 3) else None
     ctx.save_for_backward(*tensors, *weights)
     ctx.inputs, ctx.rest = len(tensors), (mlir, followed, counts)
 
