@@ -37,7 +37,8 @@ __all__ = ["Communicator", "ExchangeStatistics", "Group", "ParallelLayer", "Save
 
 class _GroupOptions(ctypes.Structure):
     _fields_ = [("struct_size", ctypes.c_size_t), ("deadline_seconds", ctypes.c_double),
-                ("memory_limit", ctypes.c_uint64), ("chunks", ctypes.c_int32)]
+                ("memory_limit", ctypes.c_uint64), ("chunks", ctypes.c_int32),
+                ("way", ctypes.c_int32)]
 
 
 class _RawExchangeStatistics(ctypes.Structure):
@@ -55,6 +56,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "moe_rt_group_destroy": (None, [_P]),
     "moe_rt_group_rank": (ctypes.c_int32, [_P]),
     "moe_rt_group_size": (ctypes.c_int32, [_P]),
+    "moe_rt_group_way": (ctypes.c_int32, [_P]),
     "moe_rt_group_status": (_P, [_P]),
     "moe_rt_thread_communicators_create": (_P, [ctypes.c_int32, _OUT(RawCommunicator)]),
     "moe_rt_thread_communicators_destroy": (None, [_OUT(RawCommunicator)]),
@@ -116,6 +118,10 @@ def _communicator(group: Any) -> Communicator | None:
                    f"moe.parallel.Communicator or None, got {type(group).__name__}")
 
 
+# moe_rt_way_t.
+_WAYS = ("auto", "all_to_all", "peer")
+
+
 class Group(OfThisProcess):
     """The ranks of a parallel layer, as one of them sees them.
 
@@ -128,15 +134,21 @@ class Group(OfThisProcess):
       num_threads: threads of a call on this rank, as for ``moe.load``.
       chunks: how many chunks of at least 16 tokens a call runs in: one is computed while the next
         comes and results of the one before go home, with the same results. The same on all ranks.
+      way: how rows travel, the same on all ranks. ``all_to_all``: the communicator sends them,
+        packed. ``peer``: each rank reads those for it where they lie, in memory that it shares
+        with the others, threads or processes of one machine; not in chunks. ``auto`` is ``peer``
+        where it is possible, without a limit of memory, else ``all_to_all``. Results are the same.
     """
 
     def __init__(self, communicator: Any = None, *, deadline: float = 60.0, memory_limit: int = 0,
-                 num_threads: int = 0, chunks: int = 1):
+                 num_threads: int = 0, chunks: int = 1, way: str = "auto"):
+        if way not in _WAYS:
+            raise MoEError(INVALID_ARGUMENT, f"way is {way!r}, expected one of {list(_WAYS)}")
         lib = _library()
         found = _communicator(communicator)
         context = make_context(num_threads)
         options = _GroupOptions(ctypes.sizeof(_GroupOptions), float(deadline), memory_limit,
-                                chunks)
+                                chunks, _WAYS.index(way))
         out = ctypes.c_void_p()
         check(lib.moe_rt_group_create(context.pointer,
                                       None if found is None else ctypes.byref(found.raw),
@@ -153,6 +165,11 @@ class Group(OfThisProcess):
     def size(self) -> int:
         """The number of ranks."""
         return _library().moe_rt_group_size(self._handle.pointer)
+
+    @property
+    def way(self) -> str:
+        """How rows travel: ``all_to_all`` or ``peer``."""
+        return _WAYS[_library().moe_rt_group_way(self._handle.pointer)]
 
     def check(self) -> None:
         """Raise the error that ended the group, if any."""

@@ -329,7 +329,8 @@ Expected<void> Program::makeParallelLayer(const Options &options) {
     return agreed;
   }
   moe_rt_group_options_t settings = {sizeof(settings), options.deadline, 0,
-                                     static_cast<int32_t>(options.chunks)};
+                                     static_cast<int32_t>(options.chunks),
+                                     MOE_RT_WAY_AUTOMATIC};
   moe_rt_status_t status = moe_rt_group_create(
       context, &allRanks->communicator(), &settings, &group);
   // There is no group to ask later whether it is dead.

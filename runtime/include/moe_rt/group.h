@@ -39,7 +39,7 @@ extern "C" {
 // Communicator
 //===----------------------------------------------------------------------===//
 
-/// A bit of moe_rt_communicator_t::features: `peer` is there.
+/// A bit of moe_rt_communicator_t::features: `peer` is there, for all ranks.
 #define MOE_RT_COMMUNICATOR_PEER_MEMORY 1u
 /// A bit of it: rows travel during calls of `test` only, as in most MPIs. While
 /// a rank computes beside an exchange, a thread of the group calls it.
@@ -93,9 +93,8 @@ typedef struct {
   int32_t (*gather)(void *user, const void *send, void *receive,
                     const int64_t *rows, uint64_t row_bytes, void *stream,
                     void **request);
-  /// Returns where this rank reads a buffer of rank `rank` that has the place
-  /// of its own `memory` in the order of allocations; NULL if it cannot. The
-  /// runtime does not call it yet. May be NULL.
+  /// Returns where this rank reads `memory`, an address of rank `rank` in a
+  /// buffer of its own; NULL if it cannot. May be NULL.
   void *(*peer)(void *user, int32_t rank, void *memory);
   /// Returns 1 if the request is done, which ends it, 0 if it is pending, or a
   /// negative number if the engine has failed.
@@ -122,6 +121,21 @@ moe_rt_thread_communicators_destroy(moe_rt_communicator_t *communicators);
 
 typedef struct moe_rt_group_s moe_rt_group_t;
 
+/// How rows travel.
+typedef enum {
+  /// By MOE_RT_WAY_PEER where all ranks can read the memory of one another,
+  /// calls have one chunk, and no rank limits its memory; else by
+  /// MOE_RT_WAY_ALL_TO_ALL.
+  MOE_RT_WAY_AUTOMATIC = 0,
+  /// By `exchange` of the communicator: the rows for each rank are packed.
+  MOE_RT_WAY_ALL_TO_ALL = 1,
+  /// Each rank reads the rows for it where they lie, in the memory of the
+  /// others: that of the communicator (`peer`), or of processes of one machine,
+  /// which the runtime then shares itself. The communicator only says who is
+  /// ready. A copy of the caller's tokens is in memory, in rounds, too.
+  MOE_RT_WAY_PEER = 2
+} moe_rt_way_t;
+
 typedef struct {
   size_t struct_size; // sizeof(moe_rt_group_options_t)
   /// How long a rank waits for the others, in seconds, in each exchange; 0
@@ -134,8 +148,12 @@ typedef struct {
   /// How many chunks the tokens of a call travel and are computed in: a chunk
   /// is computed while the next one comes and results of the one before go
   /// home. Results do not change. A chunk has 16 tokens of all ranks at least;
-  /// calls in rounds have none. The same on all ranks; 0 and 1 select one.
+  /// calls in rounds have none, and the way PEER takes none. The same on all
+  /// ranks; 0 and 1 select one.
   int32_t chunks;
+  /// A moe_rt_way_t, the same on all ranks. One that is not possible is an
+  /// error of all of them.
+  int32_t way;
 } moe_rt_group_options_t;
 
 /// Creates a group; `options` may be NULL. The communicator is copied: what
@@ -151,6 +169,8 @@ MOE_RT_API void moe_rt_group_destroy(moe_rt_group_t *group);
 
 MOE_RT_API int32_t moe_rt_group_rank(const moe_rt_group_t *group);
 MOE_RT_API int32_t moe_rt_group_size(const moe_rt_group_t *group);
+/// Returns the moe_rt_way_t that rows travel by.
+MOE_RT_API int32_t moe_rt_group_way(const moe_rt_group_t *group);
 /// Returns NULL if the group can be used, or the error that ended it. Waits for
 /// nothing.
 MOE_RT_API moe_rt_status_t moe_rt_group_status(moe_rt_group_t *group);

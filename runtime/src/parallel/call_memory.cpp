@@ -40,9 +40,10 @@ uint64_t moe::rt::countElements(const Argument &type, int64_t extent,
   return count;
 }
 
-CallMemory::CallMemory(const ParallelFunction &function, const Variant &variant)
-    : function(function), variant(variant), offsets(function.values.size()),
-      maxAlignment(bufferAlignment) {
+CallMemory::CallMemory(const ParallelFunction &function, const Variant &variant,
+                       bool isRead)
+    : function(function), variant(variant), isRead(isRead),
+      offsets(function.values.size()), maxAlignment(bufferAlignment) {
   for (const Value &value : function.values)
     maxAlignment = std::max<uint64_t>(maxAlignment, value.type.alignment);
   for (const Step &step : function.steps) {
@@ -114,6 +115,13 @@ uint64_t CallMemory::layoutReceived(int64_t rows) {
       continue;
     for (size_t k = 0; k < exchange.values.size(); ++k) {
       const Sent &sent = exchange.values[k];
+      if (isRead) {
+        packed[i][k] = align(end, bufferAlignment);
+        end = add(packed[i][k], copyBytes(sent.source, rows));
+        if (sent.index)
+          end = add(align(end, bufferAlignment), copyBytes(*sent.index, rows));
+        continue;
+      }
       if (!isPacked(sent))
         continue;
       const Value &listed =
@@ -128,11 +136,23 @@ uint64_t CallMemory::layoutReceived(int64_t rows) {
   return finish(end);
 }
 
-uint64_t CallMemory::packedBytes(const Exchange &exchange,
-                                 uint64_t rows) const {
+uint64_t CallMemory::copyBytes(size_t index, int64_t extent) const {
+  const Argument &type = function.values[index].type;
+  return isReachable(index)
+             ? 0
+             : multiply(type.elementSize(),
+                        countElements(type, extent, type.shape.size()));
+}
+
+uint64_t CallMemory::packedBytes(const Exchange &exchange, uint64_t rows,
+                                 int64_t tokens) const {
   uint64_t end = 0;
   for (const Sent &sent : exchange.values)
-    if (isPacked(sent))
+    if (isRead) {
+      end = add(align(end, bufferAlignment), copyBytes(sent.source, tokens));
+      if (sent.index)
+        end = add(align(end, bufferAlignment), copyBytes(*sent.index, tokens));
+    } else if (isPacked(sent))
       end = add(align(end, bufferAlignment),
                 multiply(rows, function.values[sent.source].rowBytes()));
   return finish(end);

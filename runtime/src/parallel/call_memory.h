@@ -24,7 +24,9 @@ inline uint64_t countRows(const Argument &type, int64_t extent) {
 /// which other extents decide. All sums saturate.
 class CallMemory {
 public:
-  CallMemory(const ParallelFunction &function, const Variant &variant);
+  /// With `isRead` other ranks read rows where they lie.
+  CallMemory(const ParallelFunction &function, const Variant &variant,
+             bool isRead = false);
 
   /// Lay out the values of this rank's T tokens, those of all ranks' tokens,
   /// and those of received rows; return the bytes.
@@ -32,8 +34,10 @@ public:
   uint64_t layoutGathered(int64_t tokens);
   uint64_t layoutReceived(int64_t rows);
 
-  /// Bytes of the rows to pack for an exchange that tokens leave by.
-  uint64_t packedBytes(const Exchange &exchange, uint64_t rows) const;
+  /// Bytes of the rows to pack for an exchange that tokens leave by; where
+  /// rows are read, those of the values of `tokens` that others cannot reach.
+  uint64_t packedBytes(const Exchange &exchange, uint64_t rows,
+                       int64_t tokens) const;
   /// The most workspace of a part with rows of one kind.
   uint64_t workspace(Rows kind, int64_t extent) const;
   /// The most received rows that all parts take.
@@ -56,8 +60,14 @@ public:
   }
   /// Whether rows of it have to be copied before they can be sent.
   bool isPacked(const Sent &sent) const {
-    return sent.index || function.values[sent.source].kind != Value::Kind::made;
+    return sent.index || !isReachable(sent.source);
   }
+  /// Whether it lies in memory of the group.
+  bool isReachable(size_t value) const {
+    return function.values[value].kind == Value::Kind::made;
+  }
+  /// Bytes of the copy of a value that other ranks read, 0 if they can read it.
+  uint64_t copyBytes(size_t value, int64_t extent) const;
 
 private:
   uint64_t finish(uint64_t end) const;
@@ -65,6 +75,7 @@ private:
 
   const ParallelFunction &function;
   const Variant &variant;
+  const bool isRead;
   std::vector<Rows> partRows; // of each step that is a call
   std::vector<uint64_t> offsets;
   std::vector<std::vector<uint64_t>> packed;

@@ -49,7 +49,7 @@ moe_rt_status_t ParallelCall::runChunks(const RoundTrip &trip, int64_t chunks) {
   const uint64_t receivedBytes =
       memory.layoutReceived(sumOfParts(comes, chunks));
   const uint64_t packedBytes = memory.packedBytes(
-      leaves, static_cast<uint64_t>(sumOfParts(tokenRows, chunks)));
+      leaves, static_cast<uint64_t>(sumOfParts(tokenRows, chunks)), tokens);
   Traffic out[2] = {Traffic(group.size()), Traffic(group.size())};
   auto use = [&](int64_t chunk) {
     receivedBegin = static_cast<uint64_t>(chunk % 2) * receivedBytes;

@@ -119,55 +119,57 @@ moe_rt_status_t ParallelCall::checkHome(size_t step, int64_t expected) const {
 // Rows
 //===----------------------------------------------------------------------===//
 
-/// Copy rows that are sent behind one another.
-void ParallelCall::pack(const Sent &sent, const Traffic &traffic, char *to) {
-  const Value &source = function.values[sent.source];
-  const uint64_t rowBytes = source.rowBytes();
-  const char *from = addressOf(sent.source);
-  const int32_t *index = sent.index ? idsOf(*sent.index) : nullptr;
-  struct Chunk {
+void ParallelCall::copyRows(const char *from, const int32_t *index,
+                            int64_t count, char *to, uint64_t rowBytes) const {
+  struct Rows {
     const char *from;
     const int32_t *index;
     char *to;
     uint64_t rowBytes;
-    int64_t begin, count, perTask;
+    int64_t count, perTask;
   };
   static constexpr uint64_t taskBytes = 256 << 10;
+  if (rowBytes == 0)
+    return;
+  Rows rows = {
+      from,  index,
+      to,    rowBytes,
+      count, static_cast<int64_t>(std::max<uint64_t>(1, taskBytes / rowBytes))};
+  auto task = [](void *context, int64_t number) {
+    const Rows &rows = *static_cast<const Rows *>(context);
+    int64_t first = number * rows.perTask;
+    int64_t last = std::min(rows.count, first + rows.perTask);
+    if (!rows.index) {
+      std::memcpy(rows.to + static_cast<uint64_t>(first) * rows.rowBytes,
+                  rows.from + static_cast<uint64_t>(first) * rows.rowBytes,
+                  static_cast<uint64_t>(last - first) * rows.rowBytes);
+      return;
+    }
+    for (int64_t i = first; i < last; ++i)
+      std::memcpy(rows.to + static_cast<uint64_t>(i) * rows.rowBytes,
+                  rows.from +
+                      static_cast<uint64_t>(rows.index[i]) * rows.rowBytes,
+                  rows.rowBytes);
+  };
   const moe_rt_executor_t &executor = *group.context->device->hostExecutor();
+  int64_t tasks = count / rows.perTask + (count % rows.perTask != 0);
+  if (tasks > 1)
+    executor.parallel_for(executor.user, tasks, task, &rows);
+  else if (tasks == 1)
+    task(&rows, 0);
+}
+
+/// Copy rows that are sent behind one another.
+void ParallelCall::pack(const Sent &sent, const Traffic &traffic, char *to) {
+  const uint64_t rowBytes = function.values[sent.source].rowBytes();
+  const char *from = addressOf(sent.source);
+  const int32_t *index = sent.index ? idsOf(*sent.index) : nullptr;
   for (size_t r = 0; r < group.size(); ++r) {
-    Chunk chunk = {
-        from,
-        index,
-        to,
-        rowBytes,
-        traffic.sendBegins[r],
-        traffic.sendRows[r],
-        static_cast<int64_t>(std::max<uint64_t>(1, taskBytes / rowBytes))};
-    to += static_cast<uint64_t>(chunk.count) * rowBytes;
-    auto task = [](void *context, int64_t number) {
-      const Chunk &chunk = *static_cast<const Chunk *>(context);
-      int64_t first = number * chunk.perTask;
-      int64_t last = std::min(chunk.count, first + chunk.perTask);
-      if (!chunk.index) {
-        std::memcpy(chunk.to + static_cast<uint64_t>(first) * chunk.rowBytes,
-                    chunk.from + static_cast<uint64_t>(chunk.begin + first) *
-                                     chunk.rowBytes,
-                    static_cast<uint64_t>(last - first) * chunk.rowBytes);
-        return;
-      }
-      for (int64_t i = first; i < last; ++i)
-        std::memcpy(chunk.to + static_cast<uint64_t>(i) * chunk.rowBytes,
-                    chunk.from +
-                        static_cast<uint64_t>(chunk.index[chunk.begin + i]) *
-                            chunk.rowBytes,
-                    chunk.rowBytes);
-    };
-    int64_t tasks =
-        chunk.count / chunk.perTask + (chunk.count % chunk.perTask != 0);
-    if (tasks > 1)
-      executor.parallel_for(executor.user, tasks, task, &chunk);
-    else if (tasks == 1)
-      task(&chunk, 0);
+    int64_t begin = traffic.sendBegins[r], count = traffic.sendRows[r];
+    if (count > 0)
+      copyRows(index ? from : from + static_cast<uint64_t>(begin) * rowBytes,
+               index ? index + begin : nullptr, count, to, rowBytes);
+    to += static_cast<uint64_t>(count) * rowBytes;
   }
 }
 
@@ -235,6 +237,8 @@ moe_rt_status_t ParallelCall::startRows(size_t step, const Traffic &traffic,
 /// rows.
 moe_rt_status_t ParallelCall::move(size_t step, const Traffic &traffic,
                                    size_t besideEnd) {
+  if (group.readsPeers())
+    return readRows(step, traffic, besideEnd);
   MOE_RT_TRY(startRows(step, traffic));
   moe_rt_status_t status = nullptr;
   for (size_t i = step + 1; i < besideEnd && !status; ++i)
@@ -421,6 +425,8 @@ moe_rt_status_t ParallelCall::gather(size_t step) {
       layer.exchanged.bytes_received +=
           static_cast<uint64_t>(tokensOf[r]) * rowBytes;
     }
+  if (group.readsPeers())
+    return readGathered(from, addressOf(gather.result), rowBytes);
   MOE_RT_TRY(group.start([&](void **request) {
     return group.communicator.gather(group.communicator.user, from,
                                      addressOf(gather.result), tokensOf.data(),

@@ -32,12 +32,13 @@ moe_rt_status_t SharedBuffer::grow(uint64_t wanted, const char *what) {
   if (wanted <= size)
     return nullptr;
   release();
-  void *found = communicator.allocate(communicator.user, wanted);
+  void *found = segments ? segments->allocate(wanted)
+                         : communicator.allocate(communicator.user, wanted);
   if (!found)
     return makeError(MOE_RT_RESOURCE_EXHAUSTED,
-                     "the communicator cannot allocate %" PRIu64
-                     " bytes for the %s",
-                     wanted, what);
+                     "%s cannot allocate %" PRIu64 " bytes for the %s",
+                     segments ? "shared memory" : "the communicator", wanted,
+                     what);
   memory = static_cast<char *>(found);
   size = wanted;
   if (reinterpret_cast<uintptr_t>(found) % bufferAlignment == 0)
@@ -50,7 +51,9 @@ moe_rt_status_t SharedBuffer::grow(uint64_t wanted, const char *what) {
 }
 
 void SharedBuffer::release() {
-  if (memory)
+  if (memory && segments)
+    segments->release(memory);
+  else if (memory)
     communicator.release(communicator.user, memory, size);
   memory = nullptr;
   size = 0;
@@ -171,6 +174,8 @@ static const char *describe(int64_t action) {
     return "moves the experts of a layer";
   case Action::keepSaved:
     return "keeps what a call has saved";
+  case Action::shareMemory:
+    return "shares memory";
   }
   return "does something that is not known here";
 }
@@ -268,8 +273,9 @@ moe_rt_status_t moe_rt_group_s::initialise() {
 
 moe_rt_group_s::~moe_rt_group_s() {
   // What other ranks may still reach is the engine's.
-  if (!isDead())
-    for (SharedBuffer *buffer : {&home, &gathered, &packed, &received, &words})
+  for (SharedBuffer *buffer :
+       {&home, &gathered, &packed, &received, &words, &places})
+    if (!isDead() || buffer->isApart())
       buffer->release();
   if (ownsCommunicator)
     moe_rt_thread_communicators_destroy(&communicator);
@@ -290,6 +296,11 @@ checkCommunicator(const moe_rt_communicator_t &communicator) {
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "communicator: node_size is %d, expected at least 1",
                      communicator.node_size);
+  if ((communicator.features & MOE_RT_COMMUNICATOR_PEER_MEMORY) != 0 &&
+      !communicator.peer)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "communicator: peer is NULL, expected a function, as the "
+                     "features have PEER_MEMORY");
   if (!communicator.allocate || !communicator.release || !communicator.counts ||
       !communicator.exchange || !communicator.gather || !communicator.test)
     return makeError(MOE_RT_INVALID_ARGUMENT,
@@ -318,6 +329,15 @@ static moe_rt_status_t checkOptions(const moe_rt_group_options_t &options) {
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "group options: chunks is %d, expected 0 to %d",
                      options.chunks, mostChunks);
+  if (options.way < MOE_RT_WAY_AUTOMATIC || options.way > MOE_RT_WAY_PEER)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "group options: way is %d, expected %d to %d", options.way,
+                     MOE_RT_WAY_AUTOMATIC, MOE_RT_WAY_PEER);
+  if (options.way == MOE_RT_WAY_PEER && options.chunks > 1)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "group options: chunks is %d, and rows that are read "
+                     "where they lie have none, expected 0 or 1",
+                     options.chunks);
   return nullptr;
 }
 
@@ -330,7 +350,7 @@ moe_rt_status_t moe_rt_group_create(moe_rt_context_t *context,
   if (!context || !out)
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "moe_rt_group_create: an argument is NULL");
-  moe_rt_group_options_t given = {sizeof(given), 0, 0, 0};
+  moe_rt_group_options_t given = {sizeof(given), 0, 0, 0, 0};
   if (options) {
     MOE_RT_TRY(checkOptions(*options));
     given = *options;
@@ -364,8 +384,15 @@ moe_rt_status_t moe_rt_group_create(moe_rt_context_t *context,
        0,
        0,
        {MOE_RT_ABI_VERSION, communicator ? communicator->node_size : 1,
-        group->chunks}},
-      nullptr, {{0, "version"}, {1, "node_size"}, {2, "chunks"}}));
+        group->chunks, given.way, given.memory_limit > 0}},
+      nullptr, {{0, "version"}, {1, "node_size"}, {2, "chunks"}, {3, "way"}}));
+  // Rows to read take the memory of all tokens, in rounds, too.
+  bool isLimited = false;
+  for (size_t r = 0; r < group->size(); ++r)
+    isLimited |= group->heard(r).values[4] != 0;
+  if (given.way == MOE_RT_WAY_AUTOMATIC && (group->chunks > 1 || isLimited))
+    given.way = MOE_RT_WAY_ALL_TO_ALL;
+  MOE_RT_TRY(group->chooseWay(given.way));
   *out = group.release();
   return nullptr;
 }
@@ -378,6 +405,10 @@ int32_t moe_rt_group_rank(const moe_rt_group_t *group) {
 
 int32_t moe_rt_group_size(const moe_rt_group_t *group) {
   return group ? group->communicator.size : 0;
+}
+
+int32_t moe_rt_group_way(const moe_rt_group_t *group) {
+  return group ? group->way : MOE_RT_WAY_AUTOMATIC;
 }
 
 moe_rt_status_t moe_rt_group_status(moe_rt_group_t *group) {

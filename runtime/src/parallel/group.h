@@ -10,10 +10,12 @@
 
 #include "core/context.h"
 #include "parallel/poller.h"
+#include "parallel/windows/segments.h"
 #include "support/buffer.h"
 
 #include "moe_rt/group.h"
 
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -29,7 +31,8 @@ enum class Action : int64_t {
   call,
   grow,
   moveExperts,
-  keepSaved
+  keepSaved,
+  shareMemory
 };
 
 /// What a rank tells each other rank before they do something together.
@@ -58,6 +61,11 @@ public:
   explicit SharedBuffer(const moe_rt_communicator_t &communicator)
       : communicator(communicator) {}
 
+  /// Allocate from there, not from the communicator.
+  void use(Segments *itsSegments) { segments = itsSegments; }
+  /// Whether it can be released after a failure: what others read is theirs.
+  bool isApart() const { return segments != nullptr; }
+
   moe_rt_status_t grow(uint64_t wanted, const char *what);
   void release();
   /// What `grow` aligns to `alignment`.
@@ -66,22 +74,34 @@ public:
 
 private:
   const moe_rt_communicator_t &communicator;
+  Segments *segments = nullptr;
   char *memory = nullptr;
   uint64_t size = 0;
 };
+
+/// Where a value lies that another rank reads rows of, as it is told.
+struct SharedRows {
+  Window source, index; // no index: segment and offset are 0
+  int64_t begin;        // of the rows for that rank, in the index or the source
+
+  static constexpr int32_t words = 5;
+};
+static_assert(sizeof(SharedRows) == SharedRows::words * sizeof(int64_t));
 
 } // namespace moe::rt
 
 struct moe_rt_group_s {
   using Common = moe::rt::Common;
   using Words = moe::rt::Words;
+  using SharedRows = moe::rt::SharedRows;
+  using Window = moe::rt::Window;
 
   moe_rt_group_s(moe_rt_context_t *context,
                  const moe_rt_communicator_t &communicator)
       : context(context), communicator(communicator), home(this->communicator),
         gathered(this->communicator), packed(this->communicator),
         received(this->communicator), workspace(context->allocator),
-        words(this->communicator) {}
+        words(this->communicator), places(this->communicator) {}
   ~moe_rt_group_s();
 
   size_t size() const { return static_cast<size_t>(communicator.size); }
@@ -89,6 +109,11 @@ struct moe_rt_group_s {
 
   /// Allocate what agreements need.
   moe_rt_status_t initialise();
+  /// Find whether the ranks can read the memory of one another, and whether
+  /// they do.
+  moe_rt_status_t chooseWay(int32_t wanted);
+  /// Whether rows are read where they lie.
+  bool readsPeers() const { return way == MOE_RT_WAY_PEER; }
 
   /// Start a collective with `start`, which is given the request.
   template <typename Start>
@@ -113,6 +138,23 @@ struct moe_rt_group_s {
                         const std::vector<Common> &common,
                         const int64_t *counts = nullptr);
   const Words &heard(size_t rank) const { return answers[rank]; }
+
+  // Reading rows of other ranks. Before the ranks meet, `reservePlaces` makes
+  // room for so many values; then `toldTo` is filled in and told, and `heardOf`
+  // is what the others have told.
+  moe_rt_status_t reservePlaces(size_t values);
+  SharedRows *toldTo(size_t rank, size_t values) const {
+    return reinterpret_cast<SharedRows *>(places.data()) + rank * values;
+  }
+  const SharedRows *heardOf(size_t rank, size_t values) const {
+    return toldTo(size() + rank, values);
+  }
+  moe_rt_status_t startTelling(size_t values);
+  /// Let the others know that this rank has read all, and wait for them.
+  moe_rt_status_t endReading();
+  Window share(const void *address) const;
+  /// The address here of memory of another rank; null is an error of the group.
+  const char *open(size_t rank, const Window &window, uint64_t bytes);
   /// How many there were, the same on all ranks.
   int64_t agreementCount() const { return agreements; }
 
@@ -128,6 +170,7 @@ struct moe_rt_group_s {
   int64_t deadline = 0; // nanoseconds
   uint64_t memoryLimit = 0;
   int64_t chunks = 1;                  // of a call, at most
+  int32_t way = MOE_RT_WAY_ALL_TO_ALL; // that rows travel by
   std::mutex mutex;                    // of all below: one thing at a time
   std::vector<std::string> layerNames; // of all layers so far
 
@@ -151,7 +194,8 @@ private:
   moe_rt_status_t compare(const std::vector<Common> &common,
                           moe_rt_status_t failure) const;
 
-  moe::rt::SharedBuffer words;
+  moe::rt::SharedBuffer words, places;
+  std::unique_ptr<moe::rt::Segments> segments;
   Words *questions = nullptr, *answers = nullptr;
   std::vector<Pending> pending;
   moe::rt::Poller poller{[this] { return testPending(); }};

@@ -18,7 +18,7 @@ using namespace moe::rt;
 
 ParallelCall::ParallelCall(ParallelLayer &layer)
     : layer(layer), function(layer.function), group(layer.group),
-      memory(function, layer.layer.module->variant),
+      memory(function, layer.layer.module->variant, group.readsPeers()),
       bound(function.signature.arguments.size()), tokensOf(group.size()),
       received(function.received), sends(group.size()), comes(group.size()),
       timer(layer.itsProfile) {}
@@ -144,6 +144,8 @@ static moe_rt_status_t growWorkspace(Buffer &workspace, uint64_t bytes) {
 
 moe_rt_status_t ParallelCall::allocateHome() {
   MOE_RT_TRY(group.home.grow(memory.layoutHome(tokens), "values of a call"));
+  if (group.readsPeers())
+    MOE_RT_TRY(group.reservePlaces(mostShared()));
   return growWorkspace(group.workspace,
                        std::max(memory.workspace(Rows::home, tokens),
                                 memory.workspace(Rows::none, 0)));
@@ -156,11 +158,12 @@ moe_rt_status_t ParallelCall::allocateHome() {
 /// What is packed for an exchange that tokens leave by: two blocks, if it may
 /// be in chunks. Those of two chunks are the largest.
 static uint64_t packedFor(const moe_rt_group_t &group, const CallMemory &memory,
-                          const Exchange &exchange, uint64_t rows) {
-  uint64_t bytes = memory.packedBytes(exchange, rows), blocks = 0;
+                          const Exchange &exchange, uint64_t rows,
+                          int64_t tokens) {
+  uint64_t bytes = memory.packedBytes(exchange, rows, tokens), blocks = 0;
   bool isKnown =
       group.chunks <= 1 ||
-      checkedMul(memory.packedBytes(exchange, rows / 2 + group.size()),
+      checkedMul(memory.packedBytes(exchange, rows / 2 + group.size(), tokens),
                  uint64_t(2), blocks);
   return isKnown ? std::max(bytes, blocks) : UINT64_MAX;
 }
@@ -190,9 +193,10 @@ moe_rt_status_t ParallelCall::meet(size_t step, moe_rt_status_t failure) {
     if (!fits(ready, packedRows, step))
       ready = 0;
     else if (leaves)
-      failure = group.packed.grow(
-          packedFor(group, memory, function.steps[step].exchange, packedRows),
-          "rows to send");
+      failure = group.packed.grow(packedFor(group, memory,
+                                            function.steps[step].exchange,
+                                            packedRows, tokens),
+                                  "rows to send");
   }
   Words own = {static_cast<int64_t>(Action::call), 0, 0, {}};
   own.values[layerWord] = static_cast<int64_t>(layer.number);
@@ -228,9 +232,9 @@ bool ParallelCall::fits(int64_t rows, uint64_t packedRows, size_t step) {
     return true;
   uint64_t bytes[] = {
       memory.layoutHome(tokens), memory.layoutGathered(allTokens),
-      isLeaving(step)
-          ? packedFor(group, memory, function.steps[step].exchange, packedRows)
-          : 0,
+      isLeaving(step) ? packedFor(group, memory, function.steps[step].exchange,
+                                  packedRows, tokens)
+                      : 0,
       receivedFor(group, memory, rows),
       std::max({memory.workspace(Rows::none, 0),
                 memory.workspace(Rows::home, tokens),
@@ -247,9 +251,10 @@ bool ParallelCall::fits(int64_t rows, uint64_t packedRows, size_t step) {
 moe_rt_status_t ParallelCall::reserveRows(int64_t rows, uint64_t packedRows,
                                           size_t step) {
   if (isLeaving(step))
-    MOE_RT_TRY(group.packed.grow(
-        packedFor(group, memory, function.steps[step].exchange, packedRows),
-        "rows to send"));
+    MOE_RT_TRY(group.packed.grow(packedFor(group, memory,
+                                           function.steps[step].exchange,
+                                           packedRows, tokens),
+                                 "rows to send"));
   MOE_RT_TRY(
       group.received.grow(receivedFor(group, memory, rows), "received rows"));
   return growWorkspace(group.workspace,
@@ -502,7 +507,7 @@ moe_rt_status_t ParallelCall::run(const CallArguments &arguments) {
 uint64_t ParallelCall::workspace(const ParallelLayer &layer, int64_t tokens) {
   const ParallelFunction &function = layer.function;
   const moe_rt_group_t &group = layer.group;
-  CallMemory memory(function, layer.layer.module->variant);
+  CallMemory memory(function, layer.layer.module->variant, group.readsPeers());
   int64_t all;
   if (!checkedMul(static_cast<int64_t>(group.size()), tokens, all))
     all = INT64_MAX;
@@ -510,7 +515,7 @@ uint64_t ParallelCall::workspace(const ParallelLayer &layer, int64_t tokens) {
   for (const Step &step : function.steps)
     if (step.kind == Step::Kind::exchange && !step.exchange.expected)
       packed = std::max(packed, packedFor(group, memory, step.exchange,
-                                          static_cast<uint64_t>(all)));
+                                          static_cast<uint64_t>(all), tokens));
   uint64_t sum = 0;
   for (uint64_t bytes :
        {memory.layoutHome(tokens), memory.layoutGathered(all), packed,

@@ -91,6 +91,18 @@ private:
   moe_rt_status_t move(size_t step, const Traffic &traffic,
                        size_t besideEnd = 0);
   void pack(const Sent &sent, const Traffic &traffic, char *to);
+  /// Copy rows to `to`: the next ones of `index`, if there is one, or of
+  /// `from`.
+  void copyRows(const char *from, const int32_t *index, int64_t count, char *to,
+                uint64_t rowBytes) const;
+
+  // Where rows are read, not sent.
+  size_t mostShared() const;
+  moe_rt_status_t readRows(size_t step, const Traffic &traffic,
+                           size_t besideEnd);
+  moe_rt_status_t readGathered(const char *from, char *to, uint64_t rowBytes);
+  moe_rt_status_t cannotRead(size_t rank) const;
+  void tellPlaces(size_t step, const Traffic &traffic);
 
   static int64_t sumOfParts(const std::vector<int64_t> &rows, int64_t parts);
   static int64_t countSlots(const int32_t *slots, int64_t begin, int64_t rows,
@@ -110,6 +122,7 @@ private:
   std::vector<int64_t> comes;    // rows from each rank, as `meet` has heard
   uint64_t packedBegin = 0;      // where rows to send are packed
   uint64_t receivedBegin = 0;    // where rows are received
+  size_t copiedStep = SIZE_MAX;  // whose values are where others read them
   size_t current = 0;            // step
   bool isCommon = false;         // the error is one of all ranks
   StageTimer timer;

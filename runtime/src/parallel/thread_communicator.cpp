@@ -300,7 +300,7 @@ moe_rt_status_t moe_rt_thread_communicators_create(int32_t count,
               r,
               count,
               count,
-              MOE_RT_COMMUNICATOR_POLLED,
+              MOE_RT_COMMUNICATOR_PEER_MEMORY | MOE_RT_COMMUNICATOR_POLLED,
               {kDLCPU, 0},
               [](void *user, uint64_t bytes) {
                 return memberOf(user).meeting->allocate(bytes);
@@ -311,7 +311,7 @@ moe_rt_status_t moe_rt_thread_communicators_create(int32_t count,
               startCounts,
               startExchange,
               startGather,
-              nullptr,
+              [](void *, int32_t, void *memory) { return memory; },
               testRequest,
               abortAll,
               messageOf};

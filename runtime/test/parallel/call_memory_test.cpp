@@ -66,7 +66,7 @@ TEST_F(CallMemoryTest, CountsBeyond32Bits) {
     EXPECT_LE(ranges[0].back().second, home);
     EXPECT_LE(ranges[1].back().second, received);
     EXPECT_EQ(memory.workspace(Rows::received, tokens), 10 * count);
-    EXPECT_GE(memory.packedBytes(layer().steps[1].exchange, count),
+    EXPECT_GE(memory.packedBytes(layer().steps[1].exchange, count, tokens),
               count * H * 4);
   }
 }
@@ -75,7 +75,7 @@ TEST_F(CallMemoryTest, SaturatesWhereItWouldOverflow) {
   CallMemory memory(layer(), metadata.variants[0]);
   EXPECT_EQ(memory.layoutHome(INT64_MAX), UINT64_MAX);
   EXPECT_EQ(memory.layoutReceived(INT64_MAX), UINT64_MAX);
-  EXPECT_EQ(memory.packedBytes(layer().steps[1].exchange, UINT64_MAX),
+  EXPECT_EQ(memory.packedBytes(layer().steps[1].exchange, UINT64_MAX, 1),
             UINT64_MAX);
   EXPECT_EQ(memory.layoutHome(0), memory.layoutHome(0));
   EXPECT_EQ(memory.layoutReceived(0), 0u);

@@ -23,8 +23,9 @@ double secondsSince(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-moe_rt_group_options_t deadlineOf(double seconds) {
-  return {sizeof(moe_rt_group_options_t), seconds, 0, 0};
+moe_rt_group_options_t deadlineOf(double seconds,
+                                  moe_rt_way_t way = MOE_RT_WAY_ALL_TO_ALL) {
+  return {sizeof(moe_rt_group_options_t), seconds, 0, 0, way};
 }
 
 /// Ranks with the layer, 4 slots each; `body` is given the rank.
@@ -74,7 +75,8 @@ TEST(ParallelFailure, WaitsForAnEngineThatIsLate) {
       FaultyEngine engine(communicator, 10 * seed + static_cast<unsigned>(r));
       engine.maxDelay = seed % 2 ? 3 : 200;
       moe_rt_communicator_t late = engine.communicator();
-      moe_rt_group_options_t options = deadlineOf(20);
+      moe_rt_group_options_t options = deadlineOf(
+          20, seed % 4 < 2 ? MOE_RT_WAY_PEER : MOE_RT_WAY_ALL_TO_ALL);
       options.memory_limit = seed % 3 == 0 ? 0 : 6000 + 1000 * seed;
       Rank rank(&late, &options);
       LayerOptions layer;
@@ -94,11 +96,18 @@ TEST(ParallelFailure, WaitsForAnEngineThatIsLate) {
 
 TEST(ParallelFailure, EndsAtEachFailureOfTheEngine) {
   Problem problem(1, 9);
-  for (Failure failure : {Failure::start, Failure::test, Failure::silent})
+  for (auto [failure, way] : {std::pair(Failure::start, MOE_RT_WAY_ALL_TO_ALL),
+                              {Failure::test, MOE_RT_WAY_ALL_TO_ALL},
+                              {Failure::silent, MOE_RT_WAY_ALL_TO_ALL},
+                              {Failure::start, MOE_RT_WAY_PEER},
+                              {Failure::test, MOE_RT_WAY_PEER},
+                              {Failure::silent, MOE_RT_WAY_PEER}})
     // Of the group, the layer (twice), the call and its memory, two values out
-    // and one home; then those of the second call.
+    // and one home, or places out, those home and the end of reading; then
+    // those of the second call.
     for (int64_t at = 0; at <= 12; ++at)
-      runRanks(3, [&](int32_t r, const moe_rt_communicator_t &communicator) {
+      runRanks(3, [&, failure = failure, way = way](
+                      int32_t r, const moe_rt_communicator_t &communicator) {
         bool isBad = r == 1;
         FaultyEngine engine(communicator, static_cast<unsigned>(r),
                             isBad ? failure : Failure::none, at);
@@ -106,7 +115,7 @@ TEST(ParallelFailure, EndsAtEachFailureOfTheEngine) {
         // There are twelve.
         const double deadline =
             failure == Failure::silent && at < 12 ? 0.1 : 20;
-        moe_rt_group_options_t options = deadlineOf(deadline);
+        moe_rt_group_options_t options = deadlineOf(deadline, way);
         Clock::time_point begin = Clock::now();
         Rank rank(&faulty, &options);
         LayerOptions layer;
@@ -458,7 +467,7 @@ TEST(ParallelFailure, RefusesOptions) {
   moe_rt_group_options_t options = deadlineOf(-1);
   EXPECT_ERROR(moe_rt_group_create(context, nullptr, &options, &group),
                MOE_RT_INVALID_ARGUMENT, "deadline_seconds is -1");
-  options = {1, 1, 0, 0};
+  options = {1, 1, 0, 0, 0};
   EXPECT_ERROR(moe_rt_group_create(context, nullptr, &options, &group),
                MOE_RT_INVALID_ARGUMENT, "struct_size is 1, expected 32");
   moe_rt_communicator_t communicator;
@@ -479,6 +488,18 @@ TEST(ParallelFailure, RefusesOptions) {
   bad.device = {kDLCUDA, 0};
   EXPECT_ERROR(moe_rt_group_create(context, &bad, nullptr, &group),
                MOE_RT_UNIMPLEMENTED, "device type 2");
+  bad = communicator;
+  bad.peer = nullptr;
+  EXPECT_ERROR(moe_rt_group_create(context, &bad, nullptr, &group),
+               MOE_RT_INVALID_ARGUMENT, "peer is NULL");
+  options = deadlineOf(1, static_cast<moe_rt_way_t>(3));
+  EXPECT_ERROR(moe_rt_group_create(context, nullptr, &options, &group),
+               MOE_RT_INVALID_ARGUMENT, "way is 3, expected 0 to 2");
+  options = deadlineOf(1, MOE_RT_WAY_PEER);
+  options.chunks = 2;
+  EXPECT_ERROR(moe_rt_group_create(context, nullptr, &options, &group),
+               MOE_RT_INVALID_ARGUMENT,
+               "chunks is 2, and rows that are read where they lie have none");
   moe_rt_thread_communicators_destroy(&communicator);
   EXPECT_ERROR(moe_rt_thread_communicators_create(0, &communicator),
                MOE_RT_INVALID_ARGUMENT, "count is 0");

@@ -16,17 +16,35 @@ using namespace moe::test;
 
 namespace {
 
+/// Lets ranks read one another's memory as other processes do.
+void hidePeers(moe_rt_communicator_t &communicator) {
+  communicator.features &= ~MOE_RT_COMMUNICATOR_PEER_MEMORY;
+  communicator.peer = nullptr;
+}
+
+/// How rows travel: by messages, or in memory that is that of the threads or
+/// of segments.
+enum class Way { messages, threads, segments };
+constexpr Way allWays[] = {Way::messages, Way::threads, Way::segments};
+
 /// Run a problem on ranks, with tokens in the order of ranks.
 std::vector<float> runOn(int32_t ranks, Problem &problem, int64_t slots,
                          std::vector<int32_t> *table,
-                         const std::vector<int64_t> &begins,
+                         const std::vector<int64_t> &begins, Way way,
                          uint64_t memoryLimit = 0, int64_t *rounds = nullptr) {
   std::vector<float> result;
   std::vector<std::vector<float>> parts(static_cast<size_t>(ranks));
-  runRanks(ranks, [&](int32_t r, const moe_rt_communicator_t &communicator) {
-    moe_rt_group_options_t options = {sizeof(options), 20, memoryLimit, 0};
+  runRanks(ranks, [&](int32_t r, moe_rt_communicator_t communicator) {
+    if (way == Way::segments)
+      hidePeers(communicator);
+    const auto wanted =
+        way == Way::messages ? MOE_RT_WAY_ALL_TO_ALL : MOE_RT_WAY_PEER;
+    moe_rt_group_options_t options = {sizeof(options), 20, memoryLimit, 0,
+                                      wanted};
     Rank rank(&communicator, &options);
     ASSERT_EQ(rank.created.code, MOE_RT_OK) << rank.created.message;
+    EXPECT_EQ(moe_rt_group_way(rank.group),
+              ranks == 1 ? MOE_RT_WAY_ALL_TO_ALL : wanted);
     LayerOptions layer;
     layer.slots = slots;
     ASSERT_OK(rank.load(layer));
@@ -65,25 +83,30 @@ TEST(ParallelLayer, HasTheBitsOfOneRank) {
         problem.ids.data[i] = -1;
     if (seed == 7) // none
       std::fill(problem.ids.data.begin(), problem.ids.data.end(), -1);
-    std::vector<float> one = runOn(1, problem, E, nullptr, {0, 41});
+    std::vector<float> one =
+        runOn(1, problem, E, nullptr, {0, 41}, Way::messages);
     expectSameBits(one, problem.expected());
     for (int32_t ranks = 2; ranks <= 8; ++ranks) {
       int64_t slots = std::min<int64_t>(E, (E + ranks - 1) / ranks + seed % 2);
       std::vector<int32_t> table = tableOf(ranks, slots, seed % 2);
       bool isGiven = seed % 3 != 2;
-      expectSameBits(runOn(ranks, problem, slots, isGiven ? &table : nullptr,
-                           splitTokens(41, ranks, seed)),
-                     one);
+      for (Way way : allWays)
+        expectSameBits(runOn(ranks, problem, slots, isGiven ? &table : nullptr,
+                             splitTokens(41, ranks, seed), way),
+                       one);
     }
   }
 }
 
 TEST(ParallelLayer, RunsWithoutTokens) {
   Problem problem(1, 0);
-  EXPECT_TRUE(runOn(3, problem, 4, nullptr, {0, 0, 0, 0}).empty());
-  EXPECT_TRUE(runOn(1, problem, E, nullptr, {0, 0}).empty());
   Problem some(2, 9);
-  expectSameBits(runOn(3, some, 4, nullptr, {0, 0, 9, 9}), some.expected());
+  for (Way way : allWays) {
+    EXPECT_TRUE(runOn(3, problem, 4, nullptr, {0, 0, 0, 0}, way).empty());
+    EXPECT_TRUE(runOn(1, problem, E, nullptr, {0, 0}, way).empty());
+    expectSameBits(runOn(3, some, 4, nullptr, {0, 0, 9, 9}, way),
+                   some.expected());
+  }
 }
 
 TEST(ParallelLayer, RunsInRounds) {
@@ -91,18 +114,20 @@ TEST(ParallelLayer, RunsInRounds) {
   std::vector<float> expected = problem.expected();
   std::vector<int64_t> begins = {0, 13, 13, 60};
   std::vector<int32_t> table = tableOf(3, 4, true);
-  int64_t rounds = 0, most = 0;
-  for (uint64_t limit : {100000, 30000, 20000, 13000, 10000, 8000}) {
-    expectSameBits(runOn(3, problem, 4, &table, begins, limit, &rounds),
-                   expected);
-    EXPECT_GE(rounds, most) << limit;
-    most = rounds;
+  for (Way way : allWays) {
+    int64_t rounds = 0, most = 0;
+    for (uint64_t limit : {100000, 30000, 20000, 13000, 10000, 9000}) {
+      expectSameBits(runOn(3, problem, 4, &table, begins, way, limit, &rounds),
+                     expected);
+      EXPECT_GE(rounds, most) << limit;
+      most = rounds;
+    }
+    EXPECT_GT(most, 4);
   }
-  EXPECT_GT(most, 4);
   // Not even one token of each rank at a time.
   runRanks(2, [&](int32_t r, const moe_rt_communicator_t &communicator) {
     moe_rt_group_options_t options = {sizeof(options), 20,
-                                      r == 0 ? uint64_t(2000) : 0, 0};
+                                      r == 0 ? uint64_t(2000) : 0, 0, 0};
     Rank rank(&communicator, &options);
     ASSERT_OK(rank.load({}));
     ASSERT_OK(rank.create(problem, nullptr));
@@ -124,10 +149,14 @@ TEST(ParallelLayer, GathersAllTokens) {
   std::vector<float> sums = problem.x.data;
   for (size_t i = H; i < sums.size(); ++i)
     sums[i] = problem.x.data[i] + sums[i - H];
-  for (int32_t ranks : {1, 2, 5}) {
+  for (int32_t ranks : {1, 2, 5, -5}) {
+    moe_rt_group_options_t options = {sizeof(options), 20, 0, 0,
+                                      ranks < 0 ? MOE_RT_WAY_ALL_TO_ALL
+                                                : MOE_RT_WAY_PEER};
+    ranks = std::abs(ranks);
     std::vector<int64_t> begins = splitTokens(20, ranks, 1);
     runRanks(ranks, [&](int32_t r, const moe_rt_communicator_t &communicator) {
-      Rank rank(&communicator);
+      Rank rank(&communicator, &options);
       ASSERT_OK(rank.load({}));
       ASSERT_OK(moe_rt_layer_create_parallel(rank.module, "sums", rank.group,
                                              nullptr, nullptr, 0, &rank.layer));

@@ -30,10 +30,12 @@ def results_of(result) -> list[np.ndarray]:
     return list(result) if isinstance(result, tuple) else [result]
 
 
-def call(group, name, dtype, counts, path, table=None, limit=0, chunks=1):
+def call(group, name, dtype, counts, path, table=None, limit=0, chunks=1, way="all_to_all"):
     """The outputs of this rank, and what was moved."""
     group = moe.parallel.Group(group, num_threads=1, memory_limit=limit,
-                               chunks=chunks)
+                               chunks=chunks, way=way)
+    # Processes of one machine read one another's memory.
+    assert group.way == ("peer" if way == "auto" else way)
     layer = moe.load(path, group=group).layer(data.weights_of(name, dtype), table=table)
     inputs = ranks.split(data.inputs_of(name, sum(counts), dtype), counts)[group.rank]
     # Twice: buffers are kept.
@@ -67,6 +69,7 @@ def test_bits_of_one_rank(size):
         if i % 2:
             table[(i + 1) % size, E - 1 - i // size] = expert
     cases.append(("mixtral", "f32", COUNTS[size], artifact("mixtral", "f32", f"{E}:2"), table))
+    cases += [(*case[:4], *(case[4:] or (None,)), 0, 1, "auto") for case in cases]
     for case, results in zip(cases, zip(*processes.run(size, several, cases))):
         check(results, *case[:3])
         exchanges = [exchange for _, exchange in results]
@@ -77,11 +80,12 @@ def test_rounds():
     counts, path = [0, 61, 40], artifact("mixtral", "f32", str(E))
     cases = [("mixtral", "f32", counts, path, None, limit) for limit in (0, 60000, 25000)]
     cases.append((*cases[0], 4))
+    cases.append((*cases[1], 1, "peer"))
     rounds = []
     for results in zip(*processes.run(3, several, cases)):
         check(results, "mixtral", "f32", counts)
         rounds.append(max(exchange.rounds for _, exchange in results))
-    assert rounds[0] == 1 and 1 < rounds[1] < rounds[2] and rounds[3] == 4
+    assert rounds[0] == 1 and 1 < rounds[1] < rounds[2] and rounds[3] == 4 and rounds[4] > 1
 
 
 def call_moved(group, path, tables, counts):
@@ -220,11 +224,12 @@ def test_wrong_input_of_a_rank():
     check([result for _, result in results], "mixtral", "f32", counts)
 
 
-def lost(group, path, deadline, action):
+def lost(group, path, deadline, action, way):
     """How long this rank waits for the last one, which dies or sleeps, and what it is told."""
     import torch.distributed as dist
 
-    process_group, group = group, moe.parallel.Group(group, num_threads=1, deadline=deadline)
+    process_group, group = group, moe.parallel.Group(group, num_threads=1, deadline=deadline,
+                                                    way=way)
     layer = moe.load(path, group=group).layer(data.weights_of("mixtral"))
     inputs = data.inputs_of("mixtral", 40)
     layer(**inputs)
@@ -254,8 +259,9 @@ def check_dead(found) -> None:
         assert seconds < 0.1
 
 
-def test_killed_rank():
-    *found, killed = processes.run(3, lost, artifact("mixtral", "f32", str(E)), 10, "kill")
+@pytest.mark.parametrize("way", ("all_to_all", "peer"))
+def test_killed_rank(way):
+    *found, killed = processes.run(3, lost, artifact("mixtral", "f32", str(E)), 10, "kill", way)
     assert killed.exit_code == -signal.SIGKILL
     for rank, each in enumerate(found):
         code, message, seconds = each[0]
@@ -265,8 +271,9 @@ def test_killed_rank():
         check_dead(each)
 
 
-def test_late_rank():
-    found = processes.run(3, lost, artifact("mixtral", "f32", str(E)), 1, "sleep")
+@pytest.mark.parametrize("way", ("all_to_all", "peer"))
+def test_late_rank(way):
+    found = processes.run(3, lost, artifact("mixtral", "f32", str(E)), 1, "sleep", way)
     for rank, each in enumerate(found):
         code, message, seconds = each[0]
         if rank < 2:

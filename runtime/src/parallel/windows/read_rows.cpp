@@ -1,0 +1,161 @@
+//===- read_rows.cpp - Read rows where they lie ---------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// A rank tells each other rank where the rows for it lie, and reads its own
+// when all have told. Memory that may be read is the group's, never a caller's:
+// a rank that gives up returns while others may still read.
+//
+//===----------------------------------------------------------------------===//
+
+#include "parallel/parallel_call.h"
+
+#include <algorithm>
+#include <cstring>
+
+using namespace moe;
+using namespace moe::rt;
+
+/// The most values of an exchange; a gather has one.
+size_t ParallelCall::mostShared() const {
+  size_t most = 1;
+  for (const Step &step : function.steps)
+    most = std::max(most, step.exchange.values.size());
+  return most;
+}
+
+moe_rt_status_t ParallelCall::cannotRead(size_t rank) const {
+  return group.kill(MOE_RT_UNAVAILABLE, "rank " + std::to_string(group.rank()) +
+                                            " cannot read the memory of rank " +
+                                            std::to_string(rank));
+}
+
+/// Note where the values of an exchange lie, for each rank.
+void ParallelCall::tellPlaces(size_t step, const Traffic &traffic) {
+  const Exchange &exchange = function.steps[step].exchange;
+  const size_t count = exchange.values.size();
+  const bool leaves = !exchange.expected;
+  const char *base = leaves
+                         ? memory.base(group.packed.data() + packedBegin)
+                         : memory.base(group.received.data() + receivedBegin);
+  uint64_t offset = 0;
+  auto placeOf = [&](size_t value) -> Window {
+    if (memory.isReachable(value))
+      return group.share(addressOf(value));
+    // As CallMemory has laid them out.
+    offset = (offset + bufferAlignment - 1) / bufferAlignment * bufferAlignment;
+    char *copy = const_cast<char *>(base) + offset;
+    const int64_t extent = extentOf(function.values[value]);
+    const uint64_t bytes = memory.copyBytes(value, extent);
+    offset += bytes;
+    if (bytes == 0)
+      return {0, 0};
+    // Rounds read parts of the same copy.
+    const int64_t rows = std::max<int64_t>(1, extent);
+    if (copiedStep != step)
+      copyRows(addressOf(value), nullptr, rows, copy,
+               bytes / static_cast<uint64_t>(rows));
+    return group.share(copy);
+  };
+  for (size_t i = 0; i < count; ++i) {
+    const Sent &sent = exchange.values[i];
+    if (!leaves)
+      offset = memory.packedOffsetOf(step, i);
+    Window source = placeOf(sent.source);
+    Window index = sent.index ? placeOf(*sent.index) : Window{0, 0};
+    for (size_t r = 0; r < group.size(); ++r)
+      group.toldTo(r, count)[i] = {source, index, traffic.sendBegins[r]};
+  }
+  copiedStep = step;
+}
+
+moe_rt_status_t ParallelCall::readRows(size_t step, const Traffic &traffic,
+                                       size_t besideEnd) {
+  beginStage(step);
+  const Exchange &exchange = function.steps[step].exchange;
+  const size_t count = exchange.values.size(), own = group.rank();
+  // All know that nobody has a token.
+  const bool isEmpty = allTokens == 0;
+  if (!isEmpty) {
+    tellPlaces(step, traffic);
+    MOE_RT_TRY(group.startTelling(count));
+  }
+  moe_rt_status_t status = nullptr;
+  for (size_t i = step + 1; i < besideEnd && !status; ++i)
+    status = callBeside(i);
+  if (isEmpty)
+    return status;
+  // The others read in any case.
+  if (moe_rt_status_t waited = group.wait()) {
+    moe_rt_status_free(status);
+    return waited;
+  }
+  MOE_RT_TRY(status);
+  beginStage(step);
+  // Ranks begin with different ones.
+  for (size_t k = 0; k < group.size(); ++k) {
+    const size_t r = (own + k) % group.size();
+    const int64_t rows = traffic.receiveRows[r];
+    for (size_t i = 0; i < count && rows > 0; ++i) {
+      const Sent &sent = exchange.values[i];
+      const uint64_t rowBytes = function.values[sent.source].rowBytes();
+      char *to = addressOf(sent.result) +
+                 static_cast<uint64_t>(traffic.receiveBegins[r]) * rowBytes;
+      const SharedRows &place = group.heardOf(r, count)[i];
+      const auto begin = static_cast<uint64_t>(place.begin);
+      const char *from = nullptr, *index = nullptr;
+      if (r == own) {
+        from = addressOf(sent.source);
+        index = sent.index ? addressOf(*sent.index) : nullptr;
+      } else {
+        const auto end = begin + static_cast<uint64_t>(rows);
+        from =
+            group.open(r, place.source, sent.index ? rowBytes : end * rowBytes);
+        if (sent.index)
+          index = group.open(r, place.index, end * sizeof(int32_t));
+        if (!from || (sent.index && !index))
+          return cannotRead(r);
+        layer.exchanged.bytes_received +=
+            static_cast<uint64_t>(rows) * rowBytes;
+      }
+      copyRows(sent.index ? from : from + begin * rowBytes,
+               sent.index ? reinterpret_cast<const int32_t *>(index) + begin
+                          : nullptr,
+               rows, to, rowBytes);
+    }
+    if (r != own)
+      for (const Sent &sent : exchange.values)
+        layer.exchanged.bytes_sent +=
+            static_cast<uint64_t>(traffic.sendRows[r]) *
+            function.values[sent.source].rowBytes();
+  }
+  // A rank that tells where results lie has read its tokens.
+  for (const RoundTrip &trip : function.roundTrips)
+    if (trip.first == step)
+      return nullptr;
+  return group.endReading();
+}
+
+/// Read the rows of all ranks behind one another.
+moe_rt_status_t ParallelCall::readGathered(const char *from, char *to,
+                                           uint64_t rowBytes) {
+  for (size_t r = 0; r < group.size(); ++r)
+    group.toldTo(r, 1)[0] = {
+        tokens > 0 ? group.share(from) : Window{0, 0}, {0, 0}, 0};
+  MOE_RT_TRY(group.startTelling(1));
+  MOE_RT_TRY(group.wait());
+  for (size_t r = 0; r < group.size(); ++r) {
+    const uint64_t bytes = static_cast<uint64_t>(tokensOf[r]) * rowBytes;
+    if (bytes == 0)
+      continue;
+    const char *its = r == group.rank()
+                          ? from
+                          : group.open(r, group.heardOf(r, 1)[0].source, bytes);
+    if (!its)
+      return cannotRead(r);
+    copyRows(its, nullptr, tokensOf[r], to, rowBytes);
+    to += bytes;
+  }
+  return group.endReading();
+}
