@@ -25,9 +25,8 @@ moe_add_python_tests(from-torch
   COST 250 LABELS slow)
 moe_add_python_tests(torch-compile
   from_torch/batched from_torch/blocks from_torch/compiled_modules from_torch/dynamo
-  from_torch/loops from_torch/reads from_torch/routing from_torch/split_blocks
-  from_torch/token_counts
-  from_torch/training
+  from_torch/loops from_torch/maps from_torch/reads from_torch/routing
+  from_torch/split_blocks from_torch/token_counts from_torch/training
   COST 400 LABELS slow)
 moe_add_python_tests(package
   import/gguf_files import/weight_files
@@ -48,7 +47,7 @@ moe_add_python_tests(transformers
 moe_add_python_tests(engines
   engines/jax engines/jax_batches engines/jax_calls engines/jax_choices engines/jax_einsums engines/jax_forms engines/jax_groups
   engines/jax_lowering engines/jax_routers engines/jax_training engines/jax_unrolled engines/mpi
-  engines/onnx engines/onnx_graphs engines/onnx_loops engines/onnx_quantized engines/onnx_sessions
+  engines/onnx engines/onnx_exported_loops engines/onnx_graphs engines/onnx_loops engines/onnx_quantized engines/onnx_sessions
   engines/torch_mlir
   engines/triton engines/vllm
   COST 5)

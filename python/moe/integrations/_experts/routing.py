@@ -24,6 +24,7 @@ from .choices import is_zero, repeated
 from .dense import find_sums, of_tokens
 from .in_graph import GraphExperts
 from .loops import Loops
+from .maps import MAPS
 from .slices import SLICES
 
 __all__ = ["find_experts"]
@@ -42,13 +43,14 @@ class _Is:
     "grouped" (rows of an expert). For each expert: "counts", "ends". For one expert, the
     ``number``-th: "count", "size" (that is read back). "parts" are grouped rows that are split
     by such sizes, "part" is one of them, or what is computed of it; ``of`` is the split. A
-    "mask" ``[T, E]`` has ones at the ids.
+    "mask" ``[T, E]`` has ones at the ids, and a "map" is its transpose.
 
     In a loop over the experts "chosen" are ids, or those of choice ``slot``, "hits" where they
     are the ``number``-th, with dimensions as ``layout`` says; "places" are the indices of hits,
     "token", "choice" and "choice place" one of them, in an order that ``layout`` says. A "part"
     is the rows of these tokens; "part weights" are ``of`` weights, "expert weights" those of all
-    tokens; "weighted part" is their product, "sum" what it is added to.
+    tokens; "weighted part" is their product, "sum" what it is added to. A "number of hits" is that
+    of each token, and "some of the choices" are rows that masks chose among those of experts.
     """
 
     kind: str
@@ -69,6 +71,7 @@ class _Region:
     nodes: list[Node] = field(default_factory=list)
     experts: int | None = None
     parameters: set[Node] = field(default_factory=set)
+    steps: dict[Node, Any] = field(default_factory=dict)  # others, as ``GraphExperts`` takes them
     is_guess: bool = False  # to be compared with the graph that it comes from
 
 
@@ -104,7 +107,8 @@ class _Search:
             rule = _RULES.get(packet, _Search.other)
             found = self.loops.rule(packet, node)
             if found is None:
-                found = SLICES[packet](self, node) if packet in SLICES else rule(self, node)
+                rule = SLICES.get(packet) or MAPS.get(packet) or rule
+                found = rule(self, node)
             if found is not None:
                 self.known[node] = found
         if not self.found and not any(n.target is self.operation for n in self.graph.nodes):
@@ -522,7 +526,8 @@ class _Search:
 def _experts_of(region: _Region, result: Node,
                 tensors: Mapping[Node, tuple[str, Any]]) -> GraphExperts:
     # The graph erases these nodes.
-    steps = {n: (n.meta["moe.part"], n.target, _arguments(n), n.kwargs) for n in region.nodes}
+    steps = region.steps | {
+        n: (n.meta["moe.part"], n.target, _arguments(n), n.kwargs) for n in region.nodes}
     columns = int(extents_of(result.meta["val"])[-1])
     made = GraphExperts(region.experts, columns, result, steps, region.parameters, tensors)
     made.is_guess = region.is_guess
