@@ -123,6 +123,41 @@ def test_forms(form, record):
     assert error < F32
 
 
+class WeightedRows(Grouped):
+    """Rows that are multiplied by their weights before the experts, as in Llama 4."""
+
+    def __init__(self, top_k, square=False):
+        super().__init__()
+        self.top_k, self.square = top_k, square
+
+    def forward(self, x):
+        weights, ids = torch.sigmoid(x @ self.router.T).topk(self.top_k)
+        order = torch.argsort(ids.flatten(), stable=True)
+        tokens = order // self.top_k
+        ends = torch.cumsum(torch.histc(ids.flatten().float(), E, 0, E), 0, dtype=torch.int32)
+        chosen = weights.flatten()[order].unsqueeze(-1)
+        rows = x[tokens] * chosen
+        h = torch.nn.functional.gelu(grouped(rows, self.up.transpose(1, 2), ends))
+        y = grouped(h, self.down.transpose(1, 2), ends)
+        y = y * chosen if self.square else y
+        return torch.zeros_like(x).index_add(0, tokens, y)
+
+
+@pytest.mark.parametrize("top_k, square", [(1, False), (1, True), (2, False)])
+def test_rows_that_are_weighted_before_the_experts(top_k, square, record):
+    """One choice of a token is raised; more have no rows of the tokens, and run in Python."""
+    import transformers.integrations.moe  # noqa: F401
+
+    block = WeightedRows(top_k, square)
+    imported = moe.from_torch(export(block))
+    assert (imported.reason is None) == (top_k == 1)
+    x = torch.randn(33, H, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        error = data.relative_error(imported.layer()(x).numpy(), block(x).numpy())
+    record(f"{top_k} {square}", error)
+    assert error < F32
+
+
 NEAR_MISSES = {
     "descending": dict(sort=lambda flat: flat.argsort(descending=True)),
     "another number of choices": dict(tokens=lambda order: order // 4),

@@ -20,11 +20,12 @@ import torch
 
 from .._graph.function import argument, extents_of
 from .batched import find_batched
-from .choices import is_zero, repeated
+from .choices import is_zero, packet_of, repeated
 from .dense import find_sums, of_tokens
 from .in_graph import GraphExperts
 from .loops import Loops
 from .maps import MAPS
+from .nodes import adder
 from .slices import SLICES
 
 __all__ = ["find_experts"]
@@ -71,6 +72,7 @@ class _Region:
     nodes: list[Node] = field(default_factory=list)
     experts: int | None = None
     parameters: set[Node] = field(default_factory=set)
+    ones: Node | None = None  # the weights, where they are in the rows
     steps: dict[Node, Any] = field(default_factory=dict)  # others, as ``GraphExperts`` takes them
     is_guess: bool = False  # to be compared with the graph that it comes from
 
@@ -316,6 +318,8 @@ class _Search:
             of, found = self.is_(rows, "grouped"), self.is_(weights, "sorted weights")
             if of and found and of.ids is found.ids and of.of is None and (
                     len(weights.meta["val"].shape) == 2):
+                if self.scale_rows(node, rows, found):
+                    return self.known[rows]
                 self.region(of.ids).weights = found.of
                 node.meta["moe.rows"] = self.result_of(rows)
                 return _Is("grouped", of.ids, found.of)
@@ -327,6 +331,23 @@ class _Search:
                     node.meta["moe.rows"] = self.result_of(rows)
                     return _Is("choices", of.ids, source)
         return self.other(node)
+
+    def scale_rows(self, node: Node, rows: Node, weights: _Is) -> bool:
+        """Multiply the rows of tokens with one choice before they are sorted, if ``node`` is that
+        product of sorted ``rows``, and more is computed of it than a sum."""
+        region, of = self.region(weights.ids), weights.of
+        sums = {aten.index_add, aten.scatter_add, aten.index_put}
+        if rows.meta.get("moe.part") != "rows" or len(rows.users) != 1 or (
+                region.ones is not None or extents_of(of.meta["val"])[1:] != (1,)
+                or any(packet_of(user) in sums for user in node.users)):
+            return False
+        with self.graph.inserting_before(node):
+            make = adder(self.graph)
+            region.ones = make(aten.full_like.default, of, 1)
+            region.rows = make(aten.mul.Tensor, region.rows, of)
+        region.nodes.remove(rows)
+        self.part(node, weights.ids, "rows")
+        return True
 
     def sum(self, node: Node) -> _Is | None:
         if (found := self.is_(node.args[0], "mask")) and list(node.args[1]) in ([0], [-2]):
@@ -487,10 +508,11 @@ class _Search:
 
     def replace(self, node: Node, found: _Is, result: Node, into: Node | None = None) -> None:
         region = self.region(found.ids)
-        if region.rows is None or region.experts is None or found.of is None or (
-                extents_of(found.of.meta["val"]) != extents_of(found.ids.meta["val"])):
+        weights = found.of or region.ones
+        if region.rows is None or region.experts is None or weights is None or (
+                extents_of(weights.meta["val"]) != extents_of(found.ids.meta["val"])):
             return
-        self.call(node, region, found.ids, found.of, result, into)
+        self.call(node, region, found.ids, weights, result, into)
 
     def call(self, node: Node, region: _Region, ids: Node, weights: Node,
              result: Node | None = None, into: Node | None = None,
