@@ -88,9 +88,9 @@ def from_jax(function: Callable[..., Any], *arguments: Any) -> ImportedFunction:
         name = getattr(function, "__name__", "the function")
         warnings.warn(f"{name} chooses and has nothing that is known as experts: it is compiled as "
                       "the operations that it consists of", RuntimeWarning, stacklevel=2)
+    open_mlir = lower(module, types, [(name, "input") for name, _ in signature])
     return ImportedFunction(
-        lower(module, types, signature), weights, function,
-        open_mlir=lower(module, types, [(name, "input") for name, _ in signature]),
+        lower(module, types, signature, weights), weights, function, open_mlir=open_mlir,
         kept=exported.module_kept_var_idx, tree=tree)
 
 

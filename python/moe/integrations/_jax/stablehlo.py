@@ -10,6 +10,7 @@ import math
 import re
 import subprocess
 from collections.abc import Iterable
+from typing import Any
 
 from jax._src.interpreters import mlir as jax_mlir
 from jaxlib.mlir import ir, passmanager
@@ -19,6 +20,7 @@ from ..._error import INTERNAL, NOT_FOUND, UNIMPLEMENTED, MoEError
 from ..._tools import find_tool
 from .batch import flatten, widen
 from .build import constant, constants, create, element
+from .stacks import stack_weights
 from .to_linalg import lower_rest
 
 __all__ = ["lower", "raised"]
@@ -77,12 +79,15 @@ def raised(module: str, inputs: list[int]) -> tuple[str, dict[int, str]]:
     return _moe_opt(text, "--mlir-print-op-generic", *RAISING), types
 
 
-def lower(module: str, types: dict[int, str], arguments: list[tuple[str, str]]) -> str:
+def lower(module: str, types: dict[int, str], arguments: list[tuple[str, str]],
+          weights: dict[str, Any] | None = None) -> str:
     """Return a module of ``raised`` without StableHLO.
 
     Args:
       types: of arguments, as ``raised`` returns them.
       arguments: the name and role of each argument of its function.
+      weights: the arrays of the weights, of which those that the function puts together become
+        one, in its place.
 
     Raises:
       MoEError: if an operation is left that neither jaxlib nor a pass lowers.
@@ -100,6 +105,8 @@ def lower(module: str, types: dict[int, str], arguments: list[tuple[str, str]]) 
                 lower_rest(function.operation, parsed)
                 _make_static(function.operation)
                 widen(function.operation, types)
+                if weights is not None:
+                    arguments = stack_weights(function.operation, arguments, weights)
                 _describe(function.operation, arguments)
             else:
                 function.operation.erase()

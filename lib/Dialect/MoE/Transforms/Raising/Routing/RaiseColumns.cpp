@@ -20,8 +20,8 @@ using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::raising;
 
-/// The only column of any number of rows, which is a gather of all of them.
-static bool raiseColumn(Operation *op, RewriterBase &rewriter) {
+/// Columns of any number of rows, which are a gather of all of them.
+static bool raiseGather(Operation *op, RewriterBase &rewriter) {
   using Dims = SmallVector<int64_t>;
   if (!isNamed(op, "stablehlo.dynamic_gather") || op->getNumOperands() != 3)
     return false;
@@ -29,16 +29,44 @@ static bool raiseColumn(Operation *op, RewriterBase &rewriter) {
   RankedTensorType type = tensorOf(source), result = tensorOf(op->getResult(0));
   std::string text = textOf(op, "dimension_numbers");
   std::optional<Extent> rows = rowsOf(source);
-  if (!type || !result || type.getRank() != 2 || type.getDimSize(1) != 1 ||
-      result.getRank() != 1 || !rows ||
-      integersIn(text, "offset_dims") != Dims{0} ||
-      integersIn(text, "collapsed_slice_dims") != Dims{1} ||
+  auto collapsed = integersIn(text, "collapsed_slice_dims");
+  bool isVector = collapsed == Dims{1};
+  if (!type || !result || type.getRank() != 2 || type.isDynamicDim(1) ||
+      !rows || (!isVector && collapsed != Dims{}) ||
+      result.getRank() != 2 - isVector ||
+      integersIn(text, "offset_dims") != (isVector ? Dims{0} : Dims{0, 1}) ||
       integersIn(text, "start_index_map") != Dims{1} ||
       integersIn(text, "operand_batching_dims") != Dims{} ||
       elementOf(op->getOperand(2), 0) != rows)
     return false;
-  // A reshape, of which it is known what it is.
+  // The first of them, of which a gather takes the last ones that there are.
+  int64_t count = isVector ? 1 : result.getDimSize(1),
+          most = type.getDimSize(1);
+  std::optional<Extent> first;
+  if (count == most)
+    first = Extent{};
+  else if (tensorOf(op->getOperand(1)).getRank() <= 1)
+    first = elementOf(op->getOperand(1), 0);
+  if (!first || first->root || count < 1 || count > most)
+    return false;
+  int64_t start = std::clamp<int64_t>(first->constant, 0, most - count);
   Location loc = op->getLoc();
+  if (count != most)
+    source = tensor::ExtractSliceOp::create(
+        rewriter, loc, source,
+        ArrayRef<OpFoldResult>{rewriter.getIndexAttr(0),
+                               rewriter.getIndexAttr(start)},
+        ArrayRef<OpFoldResult>{tensor::getMixedSize(rewriter, loc, source, 0),
+                               rewriter.getIndexAttr(count)},
+        ArrayRef<OpFoldResult>(
+            SmallVector<OpFoldResult>(2, rewriter.getIndexAttr(1))));
+  if (!isVector) {
+    if (source.getType() != result)
+      source = tensor::CastOp::create(rewriter, loc, result, source);
+    rewriter.replaceOp(op, source);
+    return true;
+  }
+  // A reshape, of which it is known what it is.
   auto make = [&](StringRef name, ValueRange operands, Type type) {
     OperationState state(loc, ("stablehlo." + name).str());
     state.addOperands(operands);
@@ -56,7 +84,7 @@ static bool raiseColumn(Operation *op, RewriterBase &rewriter) {
 }
 
 bool mlir::moe::raising::raiseColumns(Operation *op, RewriterBase &rewriter) {
-  if (raiseColumn(op, rewriter))
+  if (raiseGather(op, rewriter))
     return true;
   if (!isNamed(op, "stablehlo.real_dynamic_slice") || op->getNumOperands() != 4)
     return false;

@@ -285,6 +285,7 @@ static SmallVector<Mixture, 1> matchSum(Operation *op, Routing &routing) {
             mask->ids != known.ids || mask->axes != repeated(axes))
           continue;
         choices.kept = mask->kept;
+        choices.inGroups = mask->inGroups;
         choices.weights = mask->weights;
       } else {
         choices.weights = Selectors::weightsOf(product->getOperand(i),
@@ -336,7 +337,8 @@ static bool lookThroughSlots(Mixture &mixture, Routing &routing) {
   Selector &selector = mixture.selector;
   int64_t kept = std::exchange(selector.kept, 0);
   std::optional<SlotGather> gather =
-      matchSlotGather(mixture.rows, mixture.axes, selector.ids, kept, routing);
+      matchSlotGather(mixture.rows, mixture.axes, selector.ids, kept,
+                      selector.inGroups, routing);
   if (!gather)
     return kept == 0;
   mixture.layout = RowLayout::Slots;
@@ -344,6 +346,11 @@ static bool lookThroughSlots(Mixture &mixture, Routing &routing) {
   mixture.axes = {"e", "c", "n"};
   selector.slots = gather->slots;
   selector.byChoice = gather->byChoice;
+  selector.inGroups = gather->groups > 0;
+  if (selector.inGroups) {
+    selector.groups = gather->groups;
+    mixture.axes.insert(mixture.axes.begin(), "g");
+  }
   return true;
 }
 

@@ -226,7 +226,8 @@ struct MoERaiseRouting : moe::impl::MoERaiseRoutingBase<MoERaiseRouting> {
       else if (raiseCombine(&op, routing))
         ++raised.combinations;
       else if (raiseMixture(&op, routing) || raiseUnrolled(&op, routing) ||
-               raiseLoop(&op, routing) || raiseExpertChoice(&op, routing))
+               raiseChoices(&op, routing) || raiseLoop(&op, routing) ||
+               raiseExpertChoice(&op, routing))
         ++raised.mixtures;
       else
         isRaised = false;

@@ -97,6 +97,8 @@ bool raiseMixture(Operation *op, Routing &routing);
 bool raiseExpertChoice(Operation *op, Routing &routing);
 /// The sum of all experts, each written out, becomes the same.
 bool raiseUnrolled(Operation *op, Routing &routing);
+/// So does the sum of all choices.
+bool raiseChoices(Operation *op, Routing &routing);
 /// So does a loop over the experts.
 bool raiseLoop(Operation *op, Routing &routing);
 /// Weights that are scores of all experts times a mask are those of the

@@ -130,8 +130,10 @@ Value RowGrouper::build(Value value, const Axes &axes) {
   // Rows of the tokens, whatever they are. With one choice a token, they may be
   // those of its expert.
   if (isTokens(axes)) {
-    if (layout != RowLayout::First &&
-        (layout != RowLayout::Choices || extents.choices != 1))
+    bool mayBeExpert = layout == RowLayout::First ||
+                       layout == RowLayout::Column ||
+                       (layout == RowLayout::Choices && extents.choices == 1);
+    if (!mayBeExpert)
       return dispatch(withoutGroups(value));
     bool before = std::exchange(usesWeights, false);
     Value rows = buildFromOperands(value, axes);
@@ -155,9 +157,11 @@ Value RowGrouper::buildFromOperands(Value value, const Axes &axes) {
     return buildIteration(of->second, axes);
   if (isNamed(op, "stablehlo.dot_general"))
     return buildDot(op, axes);
-  if (layout == RowLayout::Slots && axes == Axes{"e", "c", "n"})
+  if (layout == RowLayout::Slots &&
+      axes ==
+          (selector.inGroups ? Axes{"g", "e", "c", "n"} : Axes{"e", "c", "n"}))
     if (Value rows = matchSlotScatter(op, selector, routing))
-      return dispatch(rows);
+      return dispatch(withoutGroups(rows));
   if (isBroadcast(op) || isReshape(op) || isNamed(op, "stablehlo.transpose")) {
     std::optional<Axes> of = operandAxes(op, axes);
     return of ? rowsOf(op->getOperand(0), *of) : Value();
@@ -165,6 +169,8 @@ Value RowGrouper::buildFromOperands(Value value, const Axes &axes) {
   if (Value rows = buildColumns(op, axes))
     return rows;
   if (Value rows = buildChosen(op, axes))
+    return rows;
+  if (Value rows = buildConcatenated(op, axes))
     return rows;
   if (isElementwise(op))
     return buildElementwise(op, axes);
@@ -235,20 +241,90 @@ Value RowGrouper::buildIteration(const Iteration &iteration, const Axes &axes) {
 //===----------------------------------------------------------------------===//
 
 bool RowGrouper::isFirstOfAll(Value value) const {
-  return firsts.contains(value) &&
-         tensorOf(value.getDefiningOp()->getOperand(0)).getDimSize(0) ==
-             extents.experts;
+  if (auto of = parts.find(value); of != parts.end())
+    return int64_t(of->second.size()) == extents.experts;
+  Operation *slice = value.getDefiningOp();
+  return firsts.contains(value) && slice && slice->getNumOperands() > 0 &&
+         tensorOf(slice->getOperand(0)).getDimSize(0) == extents.experts;
+}
+
+/// True for tensors [..] of one expert, without a dimension of extent 1 before.
+static bool hasNoUnit(Value value) {
+  RankedTensorType type = tensorOf(value);
+  return type.getRank() > 0 && type.getDimSize(0) != 1;
+}
+
+Value RowGrouper::allOf(Value first) {
+  auto of = parts.find(first);
+  if (of == parts.end())
+    return first.getDefiningOp()->getOperand(0);
+  Value &stack = stacks[first];
+  if (stack)
+    return stack;
+  Location loc = sink->getLoc();
+  RankedTensorType type = tensorOf(first);
+  SmallVector<int64_t> shape(hasNoUnit(first) ? type.getShape()
+                                              : type.getShape().drop_front());
+  SmallVector<OpFoldResult> offsets(shape.size() + 1, rewriter.getIndexAttr(0)),
+      sizes{rewriter.getIndexAttr(1)},
+      strides(shape.size() + 1, rewriter.getIndexAttr(1));
+  for (int64_t extent : shape)
+    sizes.push_back(rewriter.getIndexAttr(extent));
+  shape.insert(shape.begin(), extents.experts);
+  stack = tensor::EmptyOp::create(rewriter, loc, shape, type.getElementType());
+  for (auto [expert, part] : llvm::enumerate(of->second)) {
+    offsets[0] = rewriter.getIndexAttr(expert);
+    stack = tensor::InsertSliceOp::create(rewriter, loc, part, stack, offsets,
+                                          sizes, strides);
+  }
+  return stack;
+}
+
+void RowGrouper::take(const Comparison &comparison) {
+  varying.insert(comparison.varying.begin(), comparison.varying.end());
+  firsts.insert(comparison.firsts.begin(), comparison.firsts.end());
+  for (const auto &[first, all] : comparison.parts)
+    parts[first] = all;
+}
+
+Value RowGrouper::buildConcatenated(Operation *op, const Axes &axes) {
+  auto dims = isNamed(op, "stablehlo.concatenate") ? integersOf(op, "dimension")
+                                                   : std::nullopt;
+  // One for each expert, or choice.
+  bool isDense = layout == RowLayout::Dense;
+  int64_t count = isDense ? extents.experts : extents.choices;
+  if (!dims || (!isDense && layout != RowLayout::Choices) ||
+      dims->size() != 1 || dims->front() < 0 ||
+      dims->front() >= int64_t(axes.size()) ||
+      axes[dims->front()] != (isDense ? "e" : "k") || count < 2 ||
+      int64_t(op->getNumOperands()) != count)
+    return {};
+  SmallVector<Value> values(op->getOperands());
+  Comparison comparison(isDense ? Comparison::Experts : Comparison::Choices,
+                        routing.selectors);
+  for (Value value : values)
+    if (tensorOf(value).getDimSize(dims->front()) != 1)
+      return {};
+  if (!comparison.compare(values))
+    return {};
+  take(comparison);
+  Axes of = axes;
+  of[dims->front()] = "";
+  llvm::SaveAndRestore<RowLayout> first(layout, isDense ? RowLayout::First
+                                                        : RowLayout::Column);
+  return rowsOf(values.front(), of);
 }
 
 Value RowGrouper::perExpert(Value value, Axes axes) {
   while (Operation *op = value.getDefiningOp()) {
     if (namesOf(axes) == "en" && tensorOf(value).getRank() == 2)
       break;
-    if (layout == RowLayout::Choices && isNamed(op, "stablehlo.gather")) {
+    if (isNamed(op, "stablehlo.gather") &&
+        (layout == RowLayout::Choices || layout == RowLayout::Column)) {
       std::optional<GatheredWeights> gathered = matchGatheredWeights(value);
       std::optional<Selector> of =
-          gathered ? routing.selectors.get(gathered->ids) : std::nullopt;
-      if (!of || of->kind != Selector::Ids || of->ids != selector.ids)
+          gathered ? idsOf(gathered->ids) : std::nullopt;
+      if (!of)
         return {};
       // The dimensions of the ids become that of the experts.
       Axes expected = of->axes;
@@ -263,11 +339,8 @@ Value RowGrouper::perExpert(Value value, Axes axes) {
       value = gathered->weights;
       break;
     }
-    if (isFirstOfAll(value)) {
-      axes.front() = "e";
-      value = op->getOperand(0);
+    if (isFirstOfAll(value))
       break;
-    }
     std::optional<Axes> of = op->getNumOperands() > 0 &&
                                      op->getNumResults() == 1 &&
                                      (isBroadcast(op) || isReshape(op) ||
@@ -279,8 +352,25 @@ Value RowGrouper::perExpert(Value value, Axes axes) {
     axes = *of;
     value = op->getOperand(0);
   }
+  if (isFirstOfAll(value) && !axes.empty()) {
+    if (parts.contains(value) && hasNoUnit(value))
+      axes.insert(axes.begin(), "e");
+    else
+      axes.front() = "e";
+    value = allOf(value);
+  }
   RankedTensorType type = tensorOf(value);
   return axes == Axes{"e", "n"} && type.hasStaticShape() ? value : Value();
+}
+
+std::optional<Selector> RowGrouper::idsOf(Value value) const {
+  std::optional<Selector> ids =
+      value ? routing.selectors.get(value) : std::nullopt;
+  bool isWanted = ids && ids->ids == selector.ids &&
+                  (layout == RowLayout::Column
+                       ? ids->kind == Selector::Column && firsts.contains(value)
+                       : ids->kind == Selector::Ids);
+  return isWanted ? ids : std::nullopt;
 }
 
 std::optional<std::pair<Value, bool>>
@@ -302,12 +392,12 @@ RowGrouper::matchWeights(Value value, const Axes &axes) {
     }
   };
   skipTransposes();
-  if (layout == RowLayout::Choices) {
+  if (layout == RowLayout::Choices || layout == RowLayout::Column) {
     std::optional<GatheredWeights> gathered = matchGatheredWeights(value);
-    if (!gathered || !gathered->ids)
+    if (!gathered)
       return std::nullopt;
-    std::optional<Selector> ids = routing.selectors.get(gathered->ids);
-    if (!ids || ids->kind != Selector::Ids || ids->ids != selector.ids)
+    std::optional<Selector> ids = idsOf(gathered->ids);
+    if (!ids)
       return std::nullopt;
     Axes expected = ids->axes;
     expected.pop_back();
@@ -322,13 +412,17 @@ RowGrouper::matchWeights(Value value, const Axes &axes) {
   if (layout == RowLayout::First) {
     // The first of the matrices.
     Operation *reshape = value.getDefiningOp();
-    if (!reshape || !isReshape(reshape))
+    Value first = value;
+    if (reshape && isReshape(reshape)) {
+      first = reshape->getOperand(0);
+      if (tensorOf(first).getShape().drop_front() != tensorOf(value).getShape())
+        return std::nullopt;
+    } else if (!parts.contains(value) || !hasNoUnit(value)) {
       return std::nullopt;
-    Value slice = reshape->getOperand(0);
-    if (!isFirstOfAll(slice) ||
-        tensorOf(slice).getShape().drop_front() != tensorOf(value).getShape())
+    }
+    if (!isFirstOfAll(first))
       return std::nullopt;
-    value = slice.getDefiningOp()->getOperand(0);
+    value = allOf(first);
     of.insert(of.begin(), "e");
   }
   RankedTensorType type = tensorOf(value);

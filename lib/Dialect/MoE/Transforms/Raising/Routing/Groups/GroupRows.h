@@ -17,12 +17,14 @@
 #define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_GROUPROWS_H
 
 #include "Routing/Routing.h"
+#include "Routing/Unrolled/Comparison.h"
 
 namespace mlir::moe::raising {
 
-/// What the rows of a layer are: an expert for each token, slot or choice, or
-/// the first expert for each token, which stands for all.
-enum class RowLayout { Dense, Slots, Choices, First };
+/// What the rows of a layer are: an expert for each token, slot or choice.
+/// What is written out for each expert or choice is matched as that of the
+/// first one, which stands for all: First, and Column of the first choice.
+enum class RowLayout { Dense, Slots, Choices, First, Column };
 
 class RowGrouper {
 public:
@@ -40,8 +42,9 @@ public:
   /// Values that are others for other experts than the first one.
   llvm::DenseSet<Value> varying;
   /// Those of them that are the first slice of a tensor of all experts, and
-  /// the others' the later ones.
+  /// the others' the later ones; or what comparisons have found.
   llvm::DenseSet<Value> firsts;
+  void take(const Comparison &comparison);
   /// Rows are scaled by their weights before the first product, not after the
   /// last one.
   bool isScaled = false;
@@ -72,13 +75,17 @@ private:
   Value buildChosen(Operation *op, const Axes &axes);
   Value buildRepeated(Value value, const Axes &axes);
   Value buildIteration(const Iteration &iteration, const Axes &axes);
+  Value buildConcatenated(Operation *op, const Axes &axes);
   Value dispatch(Value rows, bool scaled = false);
   /// Returns rows [G, S, n] as [T, n], and others as they are.
   Value withoutGroups(Value rows);
   /// Returns the ids of experts for each group of tokens: id · G + group.
   Value idsOfGroups();
-  /// True for the first slice of a tensor [E, ..] that stands for all of them.
+  /// True for the first slice of a tensor [E, ..] that stands for all of them,
+  /// or for the first of E tensors.
   bool isFirstOfAll(Value value) const;
+  /// Returns that tensor; of several ones, that with all of them.
+  Value allOf(Value first);
   /// Returns the value of the experts [E, n] that `value` repeats or gathers.
   Value perExpert(Value value, Axes axes);
   /// Returns the weights [E, k, n], and whether they are [E, n, k]: from a
@@ -87,6 +94,8 @@ private:
                                                      const Axes &axes);
   std::optional<Axes> operandAxes(Operation *op, const Axes &axes);
   bool isTokens(const Axes &axes) const;
+  /// Returns the ids of the layer that weights are gathered by.
+  std::optional<Selector> idsOf(Value value) const;
   OpFoldResult rowCount();
 
   Routing &routing;
@@ -97,6 +106,8 @@ private:
   AxisExtents extents;
   SmallVector<std::pair<Value, DispatchOp>> dispatches;
   Value groupIds, offsets; // of groups of tokens
+  llvm::MapVector<Value, SmallVector<Value>> parts;
+  llvm::DenseMap<Value, Value> stacks; // of parts
   Value weights;
   llvm::DenseMap<Value, std::pair<Axes, Value>> grouped;
   /// Those that are products with weights, or computed from them.
@@ -124,11 +135,13 @@ struct SlotGather {
   Value rows;
   int64_t slots;
   bool byChoice;
+  int64_t groups; // of tokens, 0 if they are in none: [G, E, C, n]
 };
 /// Matches a value with the axes t, k and n whose choices beyond the slots are
-/// 0, or, with `kept`, those from that place on.
+/// 0, or, with `kept`, those from that place on (of groups with `inGroups`).
 std::optional<SlotGather> matchSlotGather(Value value, Axes axes, Value ids,
-                                          int64_t kept, Routing &routing);
+                                          int64_t kept, bool inGroups,
+                                          Routing &routing);
 
 /// True for selectors with the same weights of the same choices.
 bool haveSameWeights(const Selector &a, const Selector &b);

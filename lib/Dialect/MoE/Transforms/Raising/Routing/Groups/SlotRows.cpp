@@ -7,7 +7,8 @@
 //
 // A capacity without masks of slots: rows of the choices are scattered to
 // [E, C, H], at their experts and places, and gathered from there again. Those
-// of choices beyond the capacity are dropped, and are 0 in the result.
+// of choices beyond the capacity are dropped, and are 0 in the result. Groups
+// of tokens have slots of their own, [G, E, C, H].
 //
 //===----------------------------------------------------------------------===//
 
@@ -25,63 +26,120 @@ static std::string choiceAxis(Value ids) {
   return topKOf(ids) == 1 ? "t" : "tk";
 }
 
-/// Returns the places of indices [M, 2]: the expert of each choice, and its
-/// place there.
-static std::optional<Selector> matchPlaces(Value indices, Routing &routing) {
-  Operation *parts = definedBy(indices, "stablehlo.concatenate");
-  if (!parts || parts->getNumOperands() != 2 ||
-      integersOf(parts, "dimension") != Dims{1})
+namespace {
+/// The expert and place of each choice in tensors [E, C, n], or [G, E, C, n] of
+/// groups of tokens, each with places of its own.
+struct Places {
+  Selector place;
+  int64_t hasGroups;
+  Axes rows; // of the choices
+};
+} // namespace
+
+/// Returns the places of indices of a gather or scatter, [.., 2], of which the
+/// first dimension is that of the groups if it is one of a batch; or [.., 3],
+/// with the group.
+static std::optional<Places> matchPlaces(Value indices, bool isBatch,
+                                         Routing &routing) {
+  SmallVector<Selector, 2> parts(routing.selectors.getVector(indices));
+  bool hasGroups = isBatch || parts.size() == 3;
+  if (parts.size() != (hasGroups && !isBatch ? 3 : 2))
     return std::nullopt;
-  std::optional<Selector> ids = routing.selectors.get(parts->getOperand(0)),
-                          place = routing.selectors.get(parts->getOperand(1));
-  if (!ids || !place || ids->kind != Selector::Ids ||
-      place->kind != Selector::Place || ids->ids != place->ids ||
-      place->on != 0 || place->inGroups)
+  const Selector &ids = parts[parts.size() - 2], &place = parts.back();
+  if (ids.kind != Selector::Ids || place.kind != Selector::Place ||
+      ids.ids != place.ids || place.on != 0 || ids.axes != place.axes ||
+      countAxis(place.axes, 'e') > 0 || !hasTokens(place.axes) ||
+      !hasChoiceAxis(place) || place.inGroups != hasGroups)
     return std::nullopt;
-  Axes expected{choiceAxis(ids->ids), ""};
-  return ids->axes == expected && place->axes == expected ? place
-                                                          : std::nullopt;
+  if (hasGroups && place.axes.front() != "g")
+    return std::nullopt;
+  if (!isBatch && hasGroups) {
+    // The group is the index along the first dimension.
+    Axes expected(place.axes.size(), "*");
+    expected.front() = "i";
+    for (auto [names, of] : llvm::zip_equal(expected, place.axes))
+      if (of.empty())
+        names = "";
+    if (parts.front().kind != Selector::Index || parts.front().axes != expected)
+      return std::nullopt;
+  }
+  Places found{place, hasGroups, place.axes};
+  found.rows.push_back("n");
+  return found;
+}
+
+/// Returns the places by which a gather from, or scatter to, a tensor takes or
+/// sets rows, by the names that its dimension numbers have.
+static std::optional<Places> matchNumbers(StringRef text, RankedTensorType type,
+                                          Value indices, StringRef window,
+                                          StringRef collapsed,
+                                          StringRef batching, StringRef batches,
+                                          StringRef starts, Routing &routing) {
+  RankedTensorType of = tensorOf(indices);
+  if (!type || !of || type.getRank() < 3 || type.getRank() > 4)
+    return std::nullopt;
+  auto given = integersIn(text, batching);
+  bool isBatch = given == Dims{0};
+  std::optional<Places> places = matchPlaces(indices, isBatch, routing);
+  if (!places || type.getRank() != 3 + places->hasGroups ||
+      (!isBatch && given != Dims{}))
+    return std::nullopt;
+  int64_t last = of.getRank() - 1, rank = type.getRank();
+  Dims at = llvm::to_vector(llvm::seq<int64_t>(isBatch, rank - 1));
+  int64_t expert = places->hasGroups;
+  if ((isBatch && integersIn(text, batches) != Dims{0}) ||
+      integersIn(text, window) != Dims{last} ||
+      integersIn(text, collapsed) != at || integersIn(text, starts) != at ||
+      integersIn(text, "index_vector_dim") != Dims{last} ||
+      type.getDimSize(expert) != Choices::expertsOf(places->place.ids) ||
+      type.isDynamicDim(expert + 1) ||
+      (places->hasGroups && type.getDimSize(0) != places->place.groups))
+    return std::nullopt;
+  return places;
 }
 
 /// Returns how many places of an expert `mask` keeps, where it has an element
 /// for each choice; 0 if it is no such mask.
-static int64_t keptBy(Value mask, const Axes &axes, Value ids,
+static int64_t keptBy(Value mask, const Axes &axes, Value ids, bool &inGroups,
                       Routing &routing) {
   Axes expected = axes;
   for (std::string &names : expected)
     if (names == "n")
       names = "*";
   std::optional<Selector> found = routing.selectors.get(mask);
-  return found && found->kind == Selector::Product && found->ids == ids &&
-                 !found->hot && !found->slot && !found->weights &&
-                 !found->unless && !found->zeroFrom && !found->inGroups &&
-                 found->axes == expected
-             ? found->kept
-             : 0;
+  if (!found || found->kind != Selector::Product || found->ids != ids ||
+      found->hot || found->slot || found->weights || found->unless ||
+      found->zeroFrom || found->axes != expected)
+    return 0;
+  inGroups = found->inGroups;
+  return found->kept;
 }
 
 /// Returns the factor of a product with, or a selection by, a mask of kept
 /// choices; null if `value` is none.
 static Value withoutMask(Value value, const Axes &axes, Value ids,
-                         int64_t &kept, Routing &routing) {
+                         int64_t &kept, bool &inGroups, Routing &routing) {
   Operation *op = value.getDefiningOp();
   if (isNamed(op, "stablehlo.select") && splatOf(op->getOperand(2)) == 0.0) {
-    kept = keptBy(op->getOperand(0), axes, ids, routing);
+    kept = keptBy(op->getOperand(0), axes, ids, inGroups, routing);
     return kept ? op->getOperand(1) : Value();
   }
   if (!isNamed(op, "stablehlo.multiply"))
     return {};
   for (unsigned i : {0u, 1u})
-    if ((kept = keptBy(op->getOperand(i), axes, ids, routing)))
+    if ((kept = keptBy(op->getOperand(i), axes, ids, inGroups, routing)))
       return op->getOperand(1 - i);
   return {};
 }
 
-Value mlir::moe::raising::rowsOfTokens(Value value, Value ids,
-                                       Routing &routing) {
-  Axes axes{choiceAxis(ids), "n"};
+/// The same, of a value with these axes; of groups of tokens perhaps
+/// [G, S, n].
+static Value rowsOfTokens(Value value, Axes axes, Value ids, int64_t groups,
+                          Routing &routing) {
   AxisExtents extents = Selectors::extentsOf(Selector{Selector::Ids, {}, ids});
-  while (axes != Axes{"t", "n"}) {
+  extents.groups = groups;
+  const Axes tokens{"t", "n"}, ofGroups{"g", "s", "n"};
+  while (axes != tokens && axes != ofGroups) {
     Operation *op = value.getDefiningOp();
     if (!op)
       return {};
@@ -100,13 +158,18 @@ Value mlir::moe::raising::rowsOfTokens(Value value, Value ids,
                          tensorOf(op->getOperand(0)).getShape(), extents);
       if (!of)
         return {};
-      llvm::erase(*of, "");
       axes = *of;
     }
     value = op->getOperand(0);
   }
-  RankedTensorType type = tensorOf(value);
-  return type.getRank() == 2 && haveSameRows(value, ids) ? value : Value();
+  if (axes == ofGroups)
+    return tensorOf(value).hasStaticShape() ? value : Value();
+  return haveSameRows(value, ids) ? value : Value();
+}
+
+Value mlir::moe::raising::rowsOfTokens(Value value, Value ids,
+                                       Routing &routing) {
+  return ::rowsOfTokens(value, {choiceAxis(ids), "n"}, ids, 0, routing);
 }
 
 Value mlir::moe::raising::matchSlotScatter(Operation *op,
@@ -115,41 +178,44 @@ Value mlir::moe::raising::matchSlotScatter(Operation *op,
   if (!isNamed(op, "stablehlo.scatter") || op->getNumOperands() != 3 ||
       splatOf(op->getOperand(0)) != 0.0)
     return {};
-  std::string text = textOf(op, "scatter_dimension_numbers");
   RankedTensorType type = tensorOf(op->getResult(0));
-  std::optional<Selector> place = matchPlaces(op->getOperand(1), routing);
-  if (!place || place->ids != selector.ids || !type || type.getRank() != 3 ||
-      type.getDimSize(0) != Choices::expertsOf(selector.ids) ||
-      type.getDimSize(1) != selector.slots ||
-      place->byChoice != selector.byChoice ||
-      integersIn(text, "update_window_dims") != Dims{1} ||
-      integersIn(text, "inserted_window_dims") != Dims{0, 1} ||
-      integersIn(text, "scatter_dims_to_operand_dims") != Dims{0, 1} ||
-      integersIn(text, "input_batching_dims") != Dims{} ||
-      integersIn(text, "index_vector_dim") != Dims{1})
+  std::optional<Places> places = matchNumbers(
+      textOf(op, "scatter_dimension_numbers"), type, op->getOperand(1),
+      "update_window_dims", "inserted_window_dims", "input_batching_dims",
+      "scatter_indices_batching_dims", "scatter_dims_to_operand_dims", routing);
+  if (!places)
+    return {};
+  const Selector &place = places->place;
+  if (place.ids != selector.ids || !place.countsAs(selector) ||
+      type.getDimSize(places->hasGroups + 1) != selector.slots)
     return {};
   Update update = updateOf(op);
   Value rows = op->getOperand(2);
   int64_t kept = 0;
-  if (Value masked = withoutMask(rows, {choiceAxis(selector.ids), "n"},
-                                 selector.ids, kept, routing))
+  bool inGroups = place.inGroups;
+  if (Value masked = withoutMask(rows, places->rows, selector.ids, kept,
+                                 inGroups, routing))
     rows = masked;
+  if (inGroups != place.inGroups)
+    return {};
   // Of choices beyond the capacity nothing is set, or zeros are added
   // somewhere.
-  bool isDropped = place->zeroFrom == 0;
+  bool isDropped = place.zeroFrom == 0;
   bool isZero = update == Update::Add && kept == selector.slots &&
-                (!place->zeroFrom || place->zeroFrom >= kept);
+                (!place.zeroFrom || place.zeroFrom >= kept);
   if (kept && kept < selector.slots)
     return {};
   if (!isZero &&
       !(isDropped && (update == Update::Set || update == Update::Add)))
     return {};
-  return rowsOfTokens(rows, selector.ids, routing);
+  return ::rowsOfTokens(rows, places->rows, selector.ids, place.groups,
+                        routing);
 }
 
 std::optional<SlotGather>
 mlir::moe::raising::matchSlotGather(Value value, Axes axes, Value ids,
-                                    int64_t kept, Routing &routing) {
+                                    int64_t kept, bool inGroups,
+                                    Routing &routing) {
   AxisExtents extents = Selectors::extentsOf(Selector{Selector::Ids, {}, ids});
   Operation *op = value.getDefiningOp();
   for (; op; op = value.getDefiningOp()) {
@@ -164,30 +230,35 @@ mlir::moe::raising::matchSlotGather(Value value, Axes axes, Value ids,
       continue;
     }
     int64_t more = 0;
-    Value of = withoutMask(value, axes, ids, more, routing);
+    bool isOfGroups = false;
+    Value of = withoutMask(value, axes, ids, more, isOfGroups, routing);
     if (!of)
       break;
+    if (kept && isOfGroups != inGroups)
+      return std::nullopt;
+    inGroups = isOfGroups;
     kept = kept ? std::min(kept, more) : more;
     value = of;
   }
-  if (!isNamed(op, "stablehlo.gather") || op->getNumOperands() != 2 ||
-      axes != Axes{choiceAxis(ids), "n"})
+  if (!isNamed(op, "stablehlo.gather") || op->getNumOperands() != 2)
     return std::nullopt;
-  std::string text = textOf(op, "dimension_numbers");
   RankedTensorType type = tensorOf(op->getOperand(0));
-  std::optional<Selector> place = matchPlaces(op->getOperand(1), routing);
-  if (!place || place->ids != ids || !type || type.getRank() != 3 ||
-      type.getDimSize(0) != Choices::expertsOf(ids) || type.isDynamicDim(1) ||
-      integersOf(op, "slice_sizes") != Dims{1, 1, type.getDimSize(2)} ||
-      integersIn(text, "offset_dims") != Dims{1} ||
-      integersIn(text, "collapsed_slice_dims") != Dims{0, 1} ||
-      integersIn(text, "start_index_map") != Dims{0, 1} ||
-      integersIn(text, "operand_batching_dims") != Dims{} ||
-      integersIn(text, "index_vector_dim") != Dims{1})
+  std::optional<Places> places = matchNumbers(
+      textOf(op, "dimension_numbers"), type, op->getOperand(1), "offset_dims",
+      "collapsed_slice_dims", "operand_batching_dims",
+      "start_indices_batching_dims", "start_index_map", routing);
+  if (!places)
+    return std::nullopt;
+  const Selector &place = places->place;
+  Dims sizes(type.getRank(), 1);
+  sizes.back() = type.getShape().back();
+  if (place.ids != ids || axes != places->rows ||
+      integersOf(op, "slice_sizes") != sizes || inGroups != place.inGroups)
     return std::nullopt;
   // A choice without a slot has the row of another one: it has to be dropped.
-  int64_t slots = type.getDimSize(1);
-  if (kept != slots || (place->zeroFrom && place->zeroFrom < kept))
+  int64_t slots = type.getDimSize(places->hasGroups + 1);
+  if (kept != slots || (place.zeroFrom && place.zeroFrom < kept))
     return std::nullopt;
-  return SlotGather{op->getOperand(0), slots, place->byChoice};
+  return SlotGather{op->getOperand(0), slots, place.byChoice,
+                    places->hasGroups ? place.groups : 0};
 }

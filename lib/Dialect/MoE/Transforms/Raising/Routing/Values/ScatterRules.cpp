@@ -118,7 +118,21 @@ void Selectors::visitScore(Operation *op) {
 }
 
 void Selectors::visitSlice(Operation *op) {
-  // The mask of one expert, or without the slots that have anything.
+  if (visitColumn(op))
+    return;
+  // The mask of one expert, of any number of tokens.
+  if (auto column = matchColumn(op)) {
+    std::optional<Selector> mask = get(column->first);
+    if (!mask || mask->kind != Selector::Product || !mask->hot ||
+        mask->expert || mask->axes != Axes{"t", "e"})
+      return;
+    mask->expert = column->second;
+    mask->axes.pop_back();
+    if (tensorOf(op->getResult(0)).getRank() == 2)
+      mask->axes.push_back("");
+    return set(op, *mask);
+  }
+  // The same, or without the slots that have anything.
   std::optional<Selector> mask = get(op->getOperand(0));
   auto starts = integersOf(op, "start_indices"),
        strides = integersOf(op, "strides");

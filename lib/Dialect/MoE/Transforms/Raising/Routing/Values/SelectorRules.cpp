@@ -11,6 +11,7 @@
 #include "Routing/Values/Selectors.h"
 
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -58,13 +59,18 @@ void Selectors::visit(Operation *op) {
       {"dot_general", &Selectors::visitDot},
       {"scatter", &Selectors::visitScatter},
       {"slice", &Selectors::visitSlice},
+      {"concatenate", &Selectors::visitConcatenate},
       {"logistic", &Selectors::visitScore},
       {"softmax", &Selectors::visitScore},
   };
   StringRef name = isReshape(op) ? "reshape" : stablehloName(op);
   if (isa<linalg::SoftmaxOp>(op))
     name = "softmax";
+  if (isa<tensor::ExtractSliceOp>(op))
+    name = "slice";
   if (name.empty() || op->getNumResults() != 1 || !tensorOf(op->getResult(0)))
+    return;
+  if (!vectors.empty() && visitVector(op, name))
     return;
   auto rule = rules.find(name);
   if (rule != rules.end())
@@ -355,7 +361,8 @@ void Selectors::visitSelect(Operation *op) {
     return;
   // An index below 0 counts from the end: of these none is.
   if (std::optional<Selector> of = get(other);
-      of && (of->kind == Selector::Ids || of->kind == Selector::Index ||
+      of && (of->kind == Selector::Ids || of->kind == Selector::Column ||
+             of->kind == Selector::Index ||
              (of->kind == Selector::Place && of->on == 0 &&
               countAxis(of->axes, 'e') == 0))) {
     Operation *test = definedBy(condition, "stablehlo.compare");

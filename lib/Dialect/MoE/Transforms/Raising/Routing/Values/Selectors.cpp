@@ -57,59 +57,83 @@ void Selectors::set(Operation *op, Selector selector) {
   selectors.insert({op->getResult(0), std::move(selector)});
 }
 
+/// Goes from a value to the one that it repeats or arranges otherwise, whose
+/// axes follow; false if it is computed otherwise.
+static bool skipView(Value &value, Axes &axes, AxisExtents &extents) {
+  RankedTensorType type = tensorOf(value);
+  Operation *op = value.getDefiningOp();
+  if (!op || op->getNumOperands() == 0)
+    return false;
+  Value from = op->getOperand(0);
+  RankedTensorType source = tensorOf(from);
+  if (!source)
+    return false;
+  std::optional<Axes> of;
+  if (isBroadcast(op)) {
+    // Where the value is repeated, it has no axis of the choices.
+    of = sourceAxes(op, axes);
+  } else if (isReshape(op)) {
+    of = reshapeAxes(axes, type.getShape(), source.getShape(), extents);
+  } else if (isNamed(op, "stablehlo.transpose")) {
+    auto permutation = integersOf(op, "permutation");
+    if (!permutation || permutation->size() != axes.size())
+      return false;
+    of.emplace(axes.size());
+    for (auto [index, dim] : llvm::enumerate(*permutation)) {
+      if (dim < 0 || dim >= int64_t(axes.size()))
+        return false;
+      (*of)[dim] = axes[index];
+    }
+  } else if (isNamed(op, "stablehlo.convert") &&
+             type.getElementType().isF32() &&
+             isa<FloatType>(source.getElementType()) &&
+             source.getElementTypeBitWidth() == 16) {
+    of = axes; // Nothing is lost.
+  }
+  if (!of)
+    return false;
+  axes = *of;
+  value = from;
+  return true;
+}
+
+/// True for a tensor of floats with these axes.
+static bool hasAxes(Value value, const Axes &axes) {
+  RankedTensorType type = tensorOf(value);
+  return type && type.getRank() == int64_t(axes.size()) &&
+         isa<FloatType>(type.getElementType());
+}
+
+static bool areWeights(Value value, Value ids) {
+  return areWeightsOf(value, ids) && isRowFloat(getElementTypeOrSelf(value));
+}
+
 Value Selectors::weightsOf(Value value, const Axes &given, Value ids) {
   Axes axes = given;
-  Selector selector{Selector::Ids, {}, ids};
-  AxisExtents extents = extentsOf(selector);
+  AxisExtents extents = extentsOf(Selector{Selector::Ids, {}, ids});
   const Axes expected{"t", topKOf(ids) == 1 ? "" : "k"};
-  while (true) {
-    RankedTensorType type = tensorOf(value);
-    if (!type || type.getRank() != int64_t(axes.size()) ||
-        !isa<FloatType>(type.getElementType()))
-      return {};
-    Type element = type.getElementType();
-    if (axes == expected && areWeightsOf(value, ids) &&
-        (element.isF32() || element.isF16() || element.isBF16()))
+  while (hasAxes(value, axes)) {
+    if (axes == expected && areWeights(value, ids))
       return value;
-    Operation *op = value.getDefiningOp();
-    if (!op || op->getNumOperands() == 0)
-      return {};
-    Value from = op->getOperand(0);
-    RankedTensorType source = tensorOf(from);
-    if (!source)
-      return {};
-    if (isBroadcast(op)) {
-      std::optional<Axes> of = sourceAxes(op, axes);
-      if (!of)
-        return {};
-      // Where the value is repeated, it has no axis of the choices.
-      axes = *of;
-    } else if (isReshape(op)) {
-      std::optional<Axes> of =
-          reshapeAxes(axes, type.getShape(), source.getShape(), extents);
-      if (!of)
-        return {};
-      axes = *of;
-    } else if (isNamed(op, "stablehlo.transpose")) {
-      auto permutation = integersOf(op, "permutation");
-      if (!permutation || permutation->size() != axes.size())
-        return {};
-      Axes of(axes.size());
-      for (auto [index, dim] : llvm::enumerate(*permutation)) {
-        if (dim < 0 || dim >= int64_t(axes.size()))
-          return {};
-        of[dim] = axes[index];
-      }
-      axes = of;
-    } else if (isNamed(op, "stablehlo.convert") && element.isF32() &&
-               isa<FloatType>(source.getElementType()) &&
-               source.getElementTypeBitWidth() == 16) {
-      // Nothing is lost.
-    } else {
-      return {};
-    }
-    value = from;
+    if (!skipView(value, axes, extents))
+      break;
   }
+  return {};
+}
+
+std::optional<std::pair<Value, int64_t>>
+Selectors::columnOf(Value value, const Axes &given, Value ids) {
+  Axes axes = given;
+  AxisExtents extents = extentsOf(Selector{Selector::Ids, {}, ids});
+  while (hasAxes(value, axes)) {
+    Operation *op = value.getDefiningOp();
+    auto column = op ? matchColumn(op) : std::nullopt;
+    if (column && (axes == Axes{"t"} || axes == Axes{"t", ""}))
+      return areWeights(column->first, ids) ? column : std::nullopt;
+    if (!skipView(value, axes, extents))
+      break;
+  }
+  return std::nullopt;
 }
 
 /// The same, of a value that is computed from at most `budget` others.

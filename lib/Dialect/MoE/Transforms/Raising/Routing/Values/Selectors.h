@@ -25,6 +25,7 @@ namespace mlir::moe::raising {
 struct Selector {
   enum Kind {
     Ids,    // ids[t, k]
+    Column, // ids[t, choice]
     Index,  // the index along the axis i
     Scores, // the weights where the choice has expert e, else −inf
     Truth,  // true everywhere
@@ -38,6 +39,7 @@ struct Selector {
   } kind;
   Axes axes;
   Value ids = {};
+  int64_t choice = 0; // of a column
   // Of a place: choices are counted in their order, or, with `byChoice`, all
   // first ones before all second ones; of the tokens of a group if `inGroups`.
   bool byChoice = false, inGroups = false;
@@ -65,6 +67,8 @@ struct Selector {
 /// it; none for other windows, and for other operations.
 std::optional<int64_t> summedDimension(Operation *op);
 
+/// Returns the matrix of which `op` takes one column, and which.
+std::optional<std::pair<Value, int64_t>> matchColumn(Operation *op);
 /// True if a selector has an axis for the choices, or a token has one choice.
 bool hasChoiceAxis(const Selector &selector);
 /// True for values that are at least 0.
@@ -84,6 +88,17 @@ public:
   /// Returns the weights [T, K] of the ids that a value with these axes is,
   /// perhaps repeated; null if it is none.
   static Value weightsOf(Value value, const Axes &axes, Value ids);
+  /// Returns the weights [T, K] of the ids and the choice whose column a value
+  /// with these axes is, perhaps repeated.
+  static std::optional<std::pair<Value, int64_t>>
+  columnOf(Value value, const Axes &axes, Value ids);
+  /// Returns what the last dimension of a value has: a vector of indices, as of
+  /// a gather, or what is computed of each of them; empty if it has none.
+  ArrayRef<Selector> getVector(Value value) const {
+    auto found = vectors.find(value);
+    return found == vectors.end() ? ArrayRef<Selector>()
+                                  : ArrayRef<Selector>(found->second);
+  }
   static AxisExtents extentsOf(const Selector &selector);
   bool empty() const { return selectors.empty(); }
   /// The values that are selectors, in their order.
@@ -110,9 +125,15 @@ private:
   void visitDot(Operation *op);
   void visitScatter(Operation *op);
   void visitSlice(Operation *op);
+  bool visitColumn(Operation *op);
+  void visitConcatenate(Operation *op);
+  /// The same of vectors of indices.
+  bool visitVector(Operation *op, StringRef name);
+  bool compareVector(Operation *op);
   void visitScore(Operation *op);
 
   llvm::MapVector<Value, Selector> selectors;
+  llvm::DenseMap<Value, SmallVector<Selector, 2>> vectors;
 };
 
 } // namespace mlir::moe::raising
