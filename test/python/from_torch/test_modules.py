@@ -398,3 +398,29 @@ def test_rows_that_cannot_be_seen():
                               ((torch.zeros(4, 8), torch.zeros(4, 8)),))
     with pytest.raises(moe.MoEError, match="the program takes 2 tensors, expected one: its rows"):
         moe.from_torch(two)
+
+
+class Elementwise(torch.nn.Module):
+    """What activations of experts and scores of routers are made of, side by side."""
+
+    FUNCTIONS = [
+        torch.ceil, torch.round, torch.sign, torch.sin, torch.cos, torch.exp2, torch.log2,
+        torch.log10, torch.nn.ELU(0.7), torch.nn.SELU(), torch.nn.CELU(1.3),
+        torch.nn.LeakyReLU(0.2), torch.nn.Hardtanh(-0.5, 2.0), torch.nn.ReLU6(),
+        torch.nn.Softshrink(), torch.nn.Mish(), torch.nn.Hardswish()]
+
+    def forward(self, x):
+        return torch.cat([function(x) for function in self.FUNCTIONS], -1)
+
+
+def test_elementwise_functions():
+    """Also of zeros, infinities, halves between two whole numbers and values that are none."""
+    block = Elementwise().eval()
+    imported = moe.from_torch(block, example=torch.randn(3, 8))
+    assert imported.reason is None
+    x = torch.linspace(-9, 9, 7 * 8).reshape(7, 8)
+    x[0] = torch.tensor([0.0, -0.0, 0.5, 1.5, -2.5, torch.nan, torch.inf, -torch.inf])
+    for function, y, expected in zip(block.FUNCTIONS, imported.layer()(x).split(8, -1),
+                                     block(x).split(8, -1)):
+        torch.testing.assert_close(y, expected, rtol=1e-6, atol=1e-6, equal_nan=True,
+                                   msg=lambda text, f=function: f"{f}: {text}")

@@ -141,6 +141,33 @@ def _where(b: Body, mask: Any, x: Any, y: Any) -> Scalar:
     return b.let("f32", f"arith.select {mask.name}, {b.operand(x)}, {b.operand(y)} : f32")
 
 
+def _round(b: Body, x: Any, decimals: int = 0) -> Scalar:
+    if decimals:
+        raise b.error(f"rounds to {decimals} decimals, expected to whole numbers")
+    return b.op("math.roundeven", x)
+
+
+def _sign(b: Body, x: Any) -> Scalar:
+    below = _where(b, _compare("olt")(b, x, 0.0), -1.0, 0.0)
+    return _where(b, _compare("ogt")(b, x, 0.0), 1.0, below)
+
+
+def _elu(b: Body, x: Any, alpha: float = 1.0, scale: float = 1.0,
+         input_scale: float = 1.0) -> Scalar:
+    bent = b.op("math.expm1", x if input_scale == 1 else b.op("arith.mulf", x, input_scale))
+    bent = bent if alpha * scale == 1 else b.op("arith.mulf", bent, alpha * scale)
+    same = x if scale == 1 else b.op("arith.mulf", x, scale)
+    return _where(b, _compare("ogt")(b, x, 0.0), same, bent)
+
+
+def _leaky_relu(b: Body, x: Any, negative_slope: float = 0.01) -> Scalar:
+    return _where(b, _compare("ogt")(b, x, 0.0), x, b.op("arith.mulf", x, negative_slope))
+
+
+def _log_of_base(base: int) -> Rule:
+    return lambda b, x: b.op("arith.mulf", b.op("math.log", x), 1 / math.log(base))
+
+
 def _softplus(b: Body, x: Any, beta: float = 1.0, threshold: float = 20.0) -> Scalar:
     scaled = x if beta == 1 else b.op("arith.mulf", x, beta)
     bent = b.op("math.log1p", b.op("math.exp", scaled))
@@ -171,6 +198,11 @@ RULES: dict[Any, Rule] = {
     aten.expm1: _unary("math.expm1"), aten.log: _unary("math.log"),
     aten.log1p: _unary("math.log1p"),
     aten.sqrt: _unary("math.sqrt"), aten.rsqrt: _unary("math.rsqrt"), aten.erf: _unary("math.erf"),
+    aten.ceil: _unary("math.ceil"), aten.round: _round, aten.sign: _sign,
+    aten.sin: _unary("math.sin"), aten.cos: _unary("math.cos"), aten.exp2: _unary("math.exp2"),
+    aten.log2: _log_of_base(2), aten.log10: _log_of_base(10),
+    aten.elu: _elu, aten.leaky_relu: _leaky_relu,
+    aten.hardtanh: lambda b, x, min_val=-1.0, max_val=1.0: _clamp(b, x, min_val, max_val),
     aten.tanh: _unary("math.tanh"), aten.pow: _pow, aten.clamp: _clamp,
     aten.clamp_min: lambda b, x, y: _clamp(b, x, min=y),
     aten.clamp_max: lambda b, x, y: _clamp(b, x, max=y),
