@@ -152,8 +152,29 @@ def einsum(w, change=""):
     return w("Add", y, w("Mul", shared, gate))
 
 
+def masked(w, change=""):
+    """tf2onnx: rows that a mask makes 0 for the other experts, by Einsum; ids of 32 bits."""
+    scores = w("Softmax", w("MatMul", "x", w.weight("router", H, E)), axis=-1)
+    best, ids = w("TopK", scores, [K], count=2)
+    depth = w("Constant", value=numpy_helper.from_array(np.array(E, np.int32)))
+    hot = w("OneHot", w("Cast", ids, to=TensorProto.INT32), depth, [0.0, 1.0])
+    mask = w("ReduceSum", hot, [1], keepdims=0)
+    if change == "all but these":
+        mask = w("Sub", 1.0, mask)
+    h = w("Einsum", mask, "x", equation="te,td->etd")
+    h = w("Einsum", h, w.weight("w1", E, H, I), equation="etd,edf->etf")
+    if change != "sum":
+        h = w("Add", h, w.weight("b1", E, 1, I))
+    y = w("Einsum", w("Relu", h), w.weight("w2", E, I, H), equation="etf,efd->etd")
+    if change in ("sum", "sum with biases"):  # which the other experts add, too
+        return w("ReduceSum", y, [0], keepdims=0)
+    return w("Einsum", w("Einsum", hot, best, equation="tke,tk->te"), y, equation="te,etd->td")
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("write, change, dispatches, rank", [
+    (masked, "", 1, 2), (masked, "sum", 1, 2), (masked, "sum with biases", 0, 2),
+    (masked, "all but these", 0, 2),
     (loop, "", 1, 2), (loop, "one twice", 0, 2), (switch, "", 1, 3), (switch, "counts", 0, 3),
     (every, "", 1, 3), (every, "of the sum", 1, 3), (einsum, "", 1, 2), (einsum, "the next", 0, 2),
 ], ids=lambda v: v.__name__ if callable(v) else str(v))
@@ -174,3 +195,21 @@ def numbers(w, change=""):
 
 def test_numbers_beside_tensors():
     check(numbers, "", 0)
+
+
+def functions(w, change=""):
+    """Activations and reductions that no other test has."""
+    y = w("Mul", "x", 3.0)
+    parts = [w("Celu", y, alpha=1.5), w("Elu", y, alpha=0.7), w("Selu", y), w("HardSigmoid", y),
+             w("HardSigmoid", y, alpha=0.4, beta=0.1), w("HardSwish", y), w("Mish", y),
+             w("Softsign", y), w("ThresholdedRelu", y, alpha=0.3), w("Sin", y), w("Cos", y),
+             w("Sign", y), w("Round", y)]
+    parts += [w(name, w("Abs", y), [-1]) for name in (
+        "ReduceL1", "ReduceLogSum", "ReduceLogSumExp")]
+    for part in parts[1:]:
+        parts[0] = w("Add", w("Mul", parts[0], 0.7), part)
+    return parts[0]
+
+
+def test_activations_and_reductions():
+    check(functions, "", 0)

@@ -429,9 +429,11 @@ class _Batched:
         return _Value("cells", dims, columns=new)
 
     def total(self, node: Node) -> _Value | None:
-        """The sum of cells, weighted unless the rows were."""
+        """The sum of cells, weighted unless the rows were, or were 0 for other experts."""
         value = self.value(node.args[0])
-        if value is None or value.kind != ("cells" if self.scales_rows else "weighted"):
+        if value is None or value.kind not in ("cells", "weighted") or (
+                value.kind == "cells" and self.mask is None) or (
+                value.kind == "weighted" and self.scales_rows):
             return None
         dims = argument(node, "dim", None)
         if dims is None or len(dims) != 1 or argument(node, "keepdim", False) or (
@@ -480,7 +482,10 @@ def _replace(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tens
              value: _Value, key: str) -> dict[str, torch.nn.Module]:
     experts, rows, mix = search.experts.size, search.rows, value.mix
     module = make(experts, value.columns.size, node, search.steps, search.parameters, tensors)
-    if search.scales_rows and not _is_zero_of_zeros(module, search):
+    if mix is None and (search.mask is None or not _is_zero_of_zeros(module, search)):
+        return {}
+    if search.mask is not None and mix is None and not search.scales_rows and (
+            ids_of_mask(search.mask).meta["val"].ndim != 2):
         return {}
     if search.places is not None and mix.meta["val"].ndim != 3:
         return {}
@@ -495,9 +500,15 @@ def _replace(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tens
         elif search.places is not None:
             ids, weights = _kept(graph, mix, experts)
         elif search.mask is not None:
-            if not is_of_mask(mix, search.mask):
+            ids = ids_of_mask(search.mask)
+            if mix is None:  # the sum alone
+                weights = adder(graph)(aten.full_like.default, ids, 1, dtype=rows.meta["val"].dtype)
+            elif is_of_mask(mix, search.mask):
+                ids, weights = _gathered(graph, mix, ids)
+            elif (choices := choices_of(mix, experts)) is not None and choices[0] is ids:
+                ids, weights = choices
+            else:
                 return {}
-            ids, weights = _gathered(graph, mix, ids_of_mask(search.mask))
         elif (choices := choices_of(mix, experts)) is not None:
             ids, weights = choices
         else:

@@ -33,7 +33,7 @@ def repeated(node: Node, count: int) -> Node | None:
     copies = node.args[0]
     while packet_of(copies) is aten.clone:
         copies = copies.args[0]
-    rows = copies.args[0] if packet_of(copies) is aten.expand else None
+    rows = copies.args[0] if packet_of(copies) in (aten.expand, aten.repeat) else None
     if packet_of(rows) is not aten.unsqueeze or rows.args[1] != 1:
         return None
     rows = rows.args[0]

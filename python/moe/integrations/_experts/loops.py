@@ -18,6 +18,7 @@ from .._graph.function import argument, extents_of
 from .choices import (VIEWS, column_of, dimensions, is_nothing, is_single, is_zero, layout_of,
                        number_of_experts, packet_of, rank_of, repeated, top_k_of)
 from .limits import limit, limit_each
+from .masked import chosen
 from .matrices import elements_at, scattered_ids
 from .nodes import adder
 
@@ -88,7 +89,11 @@ class Loops:
         return None
 
     def same(self, node: Node) -> Any:
-        found = self.is_(node.args[0], "hits", "weighted part", "part weights", "expert weights")
+        found = self.is_(node.args[0], "hits", "weighted part", "part weights", "expert weights",
+                         "number of hits")
+        if found is not None and found.kind == "number of hits" and (
+                node.meta["val"].dtype == torch.bool):
+            return self.like(found, kind="hits")
         if found is None and (ids := self.chosen(node.args[0])) is not None:
             return ids
         if found is not None and found.kind == "weighted part":
@@ -153,10 +158,11 @@ class Loops:
         what = found.layout[at]
         if what == "unit":
             return self.make("unit place", found.ids)
-        if what not in ("token", "choice"):
+        if what not in ("token", "choice", "flat"):
             return None
         order = tuple(d for d in found.layout if d != "unit")
-        return self.make(what, found.ids, number=found.number, slot=found.slot, layout=order)
+        return self.make("token" if what == "flat" else what, found.ids, number=found.number,
+                         slot=found.slot, layout=order)
 
     def units(self, node: Node) -> Any:
         """A view that moves dimensions of one element."""
@@ -214,8 +220,12 @@ class Loops:
         return self.like(found, kind="hits", number=number, slot="any", layout=("token",))
 
     def positive(self, node: Node) -> Any:
-        """Where such a weight is."""
-        return self.of_matrix(node.args[0]) if node.args[1] == 0 else None
+        """Where such a weight is, or such a choice."""
+        if (found := self.is_(node.args[0], "number of hits")) is not None:
+            some = node.args[1] == (1 if packet_of(node) is aten.ge else 0)
+            return self.like(found, kind="hits") if some else None
+        return self.of_matrix(node.args[0]) if node.args[1] == 0 and (
+            packet_of(node) is not aten.ge) else None
 
     def nonzero(self, node: Node) -> Any:
         found = self.is_(node.args[0], "hits") or self.of_matrix(node.args[0])
@@ -345,6 +355,8 @@ class Loops:
         product, dims = node.args[0], argument(node, "dim", None)
         found, of = self.is_(product, "hits"), None
         if found is not None:
+            if "expert" not in found.layout and (one := self.any(node)) is not None:
+                return self.like(one, kind="number of hits")
             left = [d for i, d in enumerate(found.layout)
                     if i not in [d % len(found.layout) for d in dims or ()]]
             experts = number_of_experts(found.ids)
@@ -359,6 +371,9 @@ class Loops:
                     break
         elif packet_of(product) is aten.where and is_nothing(product.args[2]):
             found, of = self.is_(product.args[0], "hits"), product.args[1]
+        if isinstance(of, Node) and found is not None and found.layout == ("choice", "token") and (
+                packet_of(of) in (aten.permute, aten.transpose, aten.t)) and rank_of(of) == 2:
+            of = of.args[0]
         if found is None or not isinstance(of, Node) or "expert" in found.layout or (
                 found.slot is not None or extents_of(of.meta["val"]) != extents_of(
                     found.ids.meta["val"]) or not dims or len(dims) != 1
@@ -381,6 +396,8 @@ class Loops:
         """What was at the tokens, and the result of an expert."""
         if argument(node, "alpha", 1) != 1:
             return None
+        if (both := self.sums(node)) is not None:
+            return both
         for old, new in (node.args[:2], node.args[1::-1]):
             at, found = self.is_(old, "sum at"), self.is_(new, "weighted part", "part")
             if at and found and _key(at) == _key(found):
@@ -388,6 +405,40 @@ class Loops:
                 weights = found.of if found.kind == "weighted part" else None
                 return self.like(found, kind="added part", of=weights)
         return None
+
+    def sums(self, node: Node) -> Any:
+        """Sums of different experts, or one and zeros."""
+        pair = [self.is_(a, "sum") for a in node.args[:2]]
+        if pair[1] is None or (pair[0] is None and not is_zero(node.args[0])) or any(
+                a.meta.get("moe.anything") for a in node.args[:2]):
+            return None
+        one, other = pair
+        parts = [node.args[i].meta["moe.parts"] if pair[i] else {} for i in (0, 1)]
+        if (one is not None and (one.ids, one.of) != (other.ids, other.of)) or (
+                parts[0].keys() & parts[1].keys()):
+            return None
+        node.meta["moe.parts"] = {**parts[0], **parts[1]}
+        node.meta["moe.anything"], node.meta["moe.base"] = False, node.args[0]
+        if other.layout == ("flat",):
+            return self.choices(node, other, other.of)
+        self.replace(node, other, other.of)
+        return other
+
+    def scatter(self, node: Node) -> Any:
+        """Rows at the places of their tokens, one for each, among zeros or in place of others."""
+        into, dim, index, rows = node.args[:4]
+        if dim != 0 or not isinstance(rows, Node):
+            return None
+        if is_zero(into):
+            return self.added(node, into, index, rows)
+        at = self.selection([index])
+        return self.added(node, into, index, rows, replaces=True) if at is not None and (
+            self.is_alone(at)) else None
+
+    def is_alone(self, at: Any) -> bool:
+        """Return true if a token is there once, and nothing was there before."""
+        return at.slot != "any" and (
+            at.slot is not None or is_single(at.ids) or at.layout == ("flat",))
 
     def index_add(self, node: Node) -> Any:
         into, dim, index, rows = node.args[:4]
@@ -422,12 +473,12 @@ class Loops:
         if found is not None:
             return self.added(node, into, indices[0], values) if (
                 values.meta["moe.sum"] is into) else None
-        # A token is there once, and nothing was there before.
         at = self.selection(indices)
-        if at is not None and at.slot != "any" and (
-                at.slot is not None or is_single(at.ids) or at.layout == ("flat",)):
+        if at is not None and self.is_alone(at):
             return self.added(node, into, indices[0], values, replaces=True)
-        return None
+        # Rows of different tokens among zeros.
+        return self.added(node, into, indices[0], values) if at is not None and (
+            is_zero(into)) else None
 
     def added(self, node: Node, into: Node, index: Node, rows: Node,
               replaces: bool = False) -> Any:
@@ -467,7 +518,7 @@ class Loops:
         if weights is not None:
             return None
         if len(parts) < experts:
-            return self.like(found, kind="sum", of=None, number=None, layout=())
+            return self.like(found, kind="sum", of=None, number=None, layout=("flat",))
         results = [parts[None, number] for number in range(experts)]
         for part in results:
             search.of_part(part, search.known[part])
@@ -569,15 +620,16 @@ def _order(node: Node) -> list[int]:
 
 _RULES = {
     aten.eq: Loops.equal, aten.ne: Loops.positive, aten.gt: Loops.positive,
+    aten.ge: Loops.positive,
     aten._to_copy: Loops.same, aten.clone: Loops.same,
     aten.permute: Loops.permute, aten.transpose: Loops.permute, aten.t: Loops.permute,
     aten.select: Loops.select, aten.nonzero: Loops.nonzero, aten.slice: Loops.slice,
     aten.squeeze: Loops.units, aten.unsqueeze: Loops.units,
     **{packet: Loops.units for packet in VIEWS},
-    aten.bitwise_and: limit, aten.logical_and: limit,
+    aten.bitwise_and: limit, aten.logical_and: limit, aten.where: chosen,
     aten.any: Loops.any, aten.sum: Loops.masked, aten.mul: Loops.multiply,
     aten.add: Loops.add, aten.index_add: Loops.index_add, aten.index_put: Loops.index_put,
     aten.scatter_reduce: Loops.scatter_reduce, aten.scatter_add: Loops.scatter_add,
-    aten.repeat: Loops.columns_of, aten.expand: Loops.columns_of,
+    aten.scatter: Loops.scatter, aten.repeat: Loops.columns_of, aten.expand: Loops.columns_of,
     operator.getitem: Loops.column,
 }

@@ -140,6 +140,41 @@ def choices_of(mix: Node, experts: int) -> tuple[Node, Node] | None:
                 if weights is not None and ids is not None and factor.args[1] in (-1, 2) and (
                         extents_of(ids.meta["val"]) == extents_of(weights.meta["val"])):
                     return ids, weights
+    return _product_with_marks(mix, experts)
+
+
+def _without_units(node: Node) -> Node:
+    """Return what a value is with extents of 1 elsewhere."""
+    def wide(value: Node) -> list[Extent]:
+        return [e for e in extents_of(value.meta["val"]) if e != 1]
+
+    while packet_of(node) in (*VIEWS, aten.unsqueeze, aten.squeeze, aten.permute, aten.clone) and (
+            wide(node) == wide(node.args[0])):
+        # Extents of the same size may have changed places.
+        if packet_of(node) is aten.permute and (order := [
+                d for d in node.args[1]
+                if extents_of(node.args[0].meta["val"])[d] != 1]) != sorted(order):
+            break
+        node = node.args[0]
+    return node
+
+
+def _product_with_marks(mix: Node, experts: int) -> tuple[Node, Node] | None:
+    """The sum over the choices by a product of matrices, as ``einsum`` makes it."""
+    product = _without_units(mix)
+    if packet_of(product) is not aten.bmm:
+        return None
+    for at, (mask, factor) in enumerate((product.args, product.args[::-1])):
+        order = [0, 1, 2]
+        while packet_of(mask) in (aten.permute, aten._to_copy, aten.clone):
+            if packet_of(mask) is aten.permute:
+                order = [mask.args[1][d] for d in order]
+            mask = mask.args[0]
+        ids, weights = marked_ids(mask, experts), _without_units(factor)
+        # [T, E, K] and [T, K, 1], or [T, 1, K] and [T, K, E].
+        if ids is not None and order == ([0, 2, 1], [0, 1, 2])[at] and (
+                extents_of(ids.meta["val"]) == extents_of(weights.meta["val"])):
+            return ids, weights
     return None
 
 
@@ -151,6 +186,9 @@ def marked_ids(mask: Any, experts: int) -> Node | None:
         return None
     for marks, range_ in (mask.args[:2], mask.args[1::-1]):
         ids = _back(marks, aten.unsqueeze)
+        while (wider := _back(ids, aten._to_copy)) is not None and not (
+                wider.meta["val"].is_floating_point()):
+            ids = wider
         if ids is not None and marks.args[1] in (-1, 2) and are_ids(ids, experts) and (
                 packet_of(range_) is aten.arange
                 and extents_of(range_.meta["val"]) == (experts,)

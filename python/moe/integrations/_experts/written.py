@@ -352,18 +352,22 @@ class _Reading:
         """Read an operation."""
         packet = function.overloadpacket
         operands = [*args, *kwargs.values()]
-        adds = packet in (aten.index_add, aten.index_put)
+        adds = packet in (aten.index_add, aten.index_put, aten.index_copy, aten.scatter_add)
         if self.depends(operands, self.others):
-            if not adds:
+            if adds or self.adds_nothing(packet, args):
+                self.stays(args, result)
+            else:
                 results = result if isinstance(result, (list, tuple)) else [result]
                 self.others.update(map(id, results))
             return
         if not self.depends(operands) or self.is_of_weights(function, packet, args, kwargs, result):
             return
         if adds:
-            source = args[3] if packet is aten.index_add else args[2]
+            source = args[2] if packet is aten.index_put else args[3]
             if source.numel() != 0:
                 self.known[id(result)] = self.look(source)
+            else:
+                self.stays(args, result)
             return
         same, found = self.passes(packet, args, result)
         if same:
@@ -377,6 +381,19 @@ class _Reading:
                 self.known[id(tensor)] = _Result(len(self.calls) - 1, part)
         else:
             self.known[id(result)] = _Result(len(self.calls) - 1)
+
+    def adds_nothing(self, packet: Any, args: tuple[Any, ...]) -> bool:
+        """Return true for a sum with what is 0, as the weight of expert 1 is."""
+        return packet is aten.add and any(
+            isinstance(a, torch.Tensor) and id(a) in self.others and not a.count_nonzero()
+            for a in args[:2])
+
+    def stays(self, args: tuple[Any, ...], result: Any) -> None:
+        """A sum is what it was before, in place or not."""
+        for before in args[:2]:
+            if isinstance(before, torch.Tensor) and id(before) in self.known:
+                self.known[id(result)] = self.known[id(before)]
+                return
 
     def is_of_weights(self, function: Any, packet: Any, args: tuple[Any, ...],
                       kwargs: dict[str, Any], result: Any) -> bool:

@@ -61,9 +61,9 @@ def rows_among(frame: Any) -> torch.Tensor | None:
 def chooses(module: torch.nn.Module) -> bool:
     """Return true if the code of a module, or of a router in it, calls what chooses, and there
     are several parts to choose among."""
+    lists = torch.nn.ModuleList, torch.nn.ParameterList, torch.nn.ModuleDict
     if not any(p.ndim > 2 for p in module.parameters()) and not any(
-            len(part) > 1 for part in module.modules()
-            if isinstance(part, (torch.nn.ModuleList, torch.nn.ParameterList, torch.nn.ModuleDict))):
+            len(part) > 1 for part in module.modules() if isinstance(part, lists)):
         return False
     return _calls_choice(module) or any(map(_calls_choice, filter(_may_be_router,
                                                                   module.children())))

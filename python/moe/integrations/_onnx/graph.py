@@ -18,8 +18,8 @@ from onnx import helper
 from ..._error import INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, MoEError
 from . import written
 from .arrays import array_of
-from .operators import (DTYPES, OF_NUMBERS, OPERATORS, PARTS, SAME_ELEMENTS, SEVERAL, Number,
-                        as_tensor, constant_of, tensor_of)
+from .operators import OF_NUMBERS, OPERATORS, PARTS, SAME_ELEMENTS, SEVERAL
+from .values import DTYPES, Number, as_tensor, constant_of, tensor_of
 
 __all__ = ["Graph", "make"]
 

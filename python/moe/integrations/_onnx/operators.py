@@ -1,14 +1,10 @@
-"""What operators of ONNX compute, by functions of PyTorch: ``OPERATORS`` has the table.
-
-A shape, or a part of one, is a list of integers and symbols, ``Extents``; a float that the model
-has is a ``Number``. So operations on them are none of the program that is traced.
-"""
+"""What operators of ONNX compute, by functions of PyTorch: ``OPERATORS`` has the table."""
 
 from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,67 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 from torch.fx.experimental.symbolic_shapes import statically_known_true as is_known
 
 from ..._error import UNIMPLEMENTED, MoEError
-from . import written
+from . import places, written
+from .values import DTYPES, END, Extents, Number, as_tensor, constant_of, extents, tensor_of
 
-__all__ = ["DTYPES", "OF_NUMBERS", "OPERATORS", "PARTS", "SAME_ELEMENTS", "SEVERAL", "Extents",
-           "Number", "as_tensor", "constant_of", "tensor_of"]
+__all__ = ["OF_NUMBERS", "OPERATORS", "PARTS", "SAME_ELEMENTS", "SEVERAL"]
 
 functional = torch.nn.functional
-
-DTYPES = {TensorProto.FLOAT: torch.float32, TensorProto.FLOAT16: torch.float16,
-          TensorProto.BFLOAT16: torch.bfloat16, TensorProto.DOUBLE: torch.float64,
-          TensorProto.INT32: torch.int32, TensorProto.INT64: torch.int64,
-          TensorProto.BOOL: torch.bool, TensorProto.INT8: torch.int8,
-          TensorProto.UINT8: torch.uint8}
-
-
-class Extents(list):
-    """A vector of integers that are shapes, or parts of one; ``scalar`` if it has no dimension."""
-
-    scalar = False
-
-
-def _extents(values: Sequence[Any], scalar: bool = False) -> Extents:
-    result = Extents(values)
-    result.scalar = scalar
-    return result
-
-
-class Number(float):
-    """A float of a model: ``rank`` is 0 or 1, ``dtype`` its type in PyTorch."""
-
-    rank = 0
-    dtype = torch.float32
-
-
-def constant_of(array: Any) -> Extents | Number | None:
-    """Return integers or a float that an array has; None for another one."""
-    if array.dtype.name == "int64" and array.ndim <= 1:
-        return _extents(array.reshape(-1).tolist(), array.ndim == 0)
-    if array.size == 1 and array.ndim <= 1 and (tensor := tensor_of(array)).is_floating_point():
-        number = Number(tensor.item())
-        number.rank, number.dtype = array.ndim, tensor.dtype
-        return number
-    return None
-
-
-def tensor_of(array: Any) -> torch.Tensor:
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view("int16").copy()).view(torch.bfloat16)
-    return torch.from_numpy(array.copy())
-
-
-def as_tensor(value: Any) -> Any:
-    if isinstance(value, Number):
-        tensor = torch.tensor(float(value), dtype=value.dtype)
-        return tensor.reshape(1) if value.rank else tensor
-    if not isinstance(value, Extents):
-        return value
-    # The number of each expert, which a constant would hide.
-    if len(value) > 1 and all(isinstance(v, int) for v in value) and value == list(
-            range(len(value))):
-        return torch.arange(len(value))
-    return torch.tensor(value[0] if value.scalar else list(value))
 
 
 def _on_tensors(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -111,10 +52,33 @@ def _arithmetic(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
         if isinstance(a, Extents) and isinstance(b, Extents):
             size = max(len(a), len(b))
             wide = [list(v) * size if len(v) == 1 else list(v) for v in (a, b)]
-            return _extents([function(x, y) for x, y in zip(*wide)], a.scalar and b.scalar)
+            return extents([function(x, y) for x, y in zip(*wide)], a.scalar and b.scalar)
         return _with_numbers(function)(attributes, a, b)
 
     return apply
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype == torch.int64
+
+
+def _multiply(attributes: dict[str, Any], a: Any, b: Any) -> Any:
+    result = _arithmetic(lambda x, y: x * y)(attributes, a, b)
+    for index, factor in ((a, b), (b, a)):
+        if _is_integer(index) and isinstance(factor, Extents) and len(factor) == 1:
+            result.scaled = index, factor[0]
+    return result
+
+
+def _add(attributes: dict[str, Any], a: Any, b: Any) -> Any:
+    """The place in two dimensions that were merged is that in the first one times the extent of
+    the second, and the place there."""
+    result = _arithmetic(lambda x, y: x + y)(attributes, a, b)
+    for inner, outer in ((a, b), (b, a)):
+        if _is_integer(inner) and (scaled := getattr(outer, "scaled", None)) is not None and (
+                scaled[0].shape == inner.shape):
+            result.merged = scaled[0], inner, scaled[1]
+    return result
 
 
 def _truncated(a: Any, b: Any) -> Any:
@@ -144,7 +108,18 @@ def _power(x: Any, exponent: Any) -> Any:
     return y.to(x.dtype) if isinstance(x, torch.Tensor) else y
 
 
+def _equal(attributes: Any, a: Any, b: Any) -> Any:
+    if isinstance(a, Extents) and isinstance(b, Extents):
+        known = _arithmetic(lambda x, y: True if is_known(x == y) else (
+            False if is_known(x != y) else None))(attributes, a, b)
+        if None not in known:
+            return known
+    return _with_numbers(operator.eq)(attributes, a, b)
+
+
 def _where(_: Any, condition: Any, a: Any, b: Any) -> Any:
+    if all(isinstance(v, Extents) and len(v) == len(condition) for v in (condition, a, b)):
+        return extents([x if c else y for c, x, y in zip(condition, a, b)])
     # Two numbers of Python would be of 32 bits.
     if isinstance(a, Number) and isinstance(b, Number) and a.dtype != torch.float32:
         b = as_tensor(b)
@@ -217,25 +192,36 @@ def _top_k(attributes: dict[str, Any], x: Any, k: Any) -> Any:
 
 def _reshape(attributes: dict[str, Any], x: Any, shape: Any) -> Any:
     if isinstance(x, Extents) and len(shape) < 2:
-        return _extents(x, scalar=not shape)
+        return extents(x, scalar=not shape)
     x = as_tensor(x)
     if x.dim() == 1 and shape == [-1]:
         return x
     sizes = [x.shape[i] if size == 0 and not attributes.get("allowzero") else size
              for i, size in enumerate(shape)]
-    return x.reshape(sizes)
+    result = x.reshape(sizes)
+    if shape == [-1] and x.dim() == 2:
+        result.rows = x
+    return result
+
+
+def _flatten(attributes: dict[str, Any], x: Any) -> Any:
+    axis = attributes.get("axis", 1)
+    result = x.reshape(-1, functools.reduce(lambda a, b: a * b, x.shape[axis:], 1))
+    if axis == 2:
+        result.merged_of = x
+    return result
 
 
 def _squeeze(attributes: dict[str, Any], x: Any, axes: Any = None) -> Any:
     if isinstance(x, Extents):
-        return _extents(x, scalar=True)
+        return extents(x, scalar=True)
     axes = _axes(attributes, axes)
     return x.squeeze() if axes is None else x.squeeze(tuple(axes))
 
 
 def _unsqueeze(attributes: dict[str, Any], x: Any, axes: Any = None) -> Any:
     if isinstance(x, Extents) and x.scalar:
-        return _extents(x)
+        return extents(x)
     x, axes = as_tensor(x), _axes(attributes, axes)
     rank, before = x.dim() + len(axes), x
     for axis in sorted(axis % rank for axis in axes):
@@ -253,63 +239,10 @@ def _expand(attributes: dict[str, Any], x: Any, shape: Any) -> Any:
     x = as_tensor(x)
     shape = [1] * (x.dim() - len(shape)) + list(shape)
     missing = [1] * (len(shape) - x.dim()) + list(x.shape)
-    return x.expand([own if size == 1 else size for own, size in zip(missing, shape)])
-
-
-def _gather(attributes: dict[str, Any], x: Any, at: Any) -> Any:
-    axis = attributes.get("axis", 0)
-    if isinstance(x, Extents) and isinstance(at, Extents):
-        return _extents([x[i] for i in at], at.scalar)
-    if axis == 0 and (places := getattr(x, "transposed_of", None)) is not None and (
-            isinstance(at, Extents) and len(at) == 1):
-        return places.select(1, at[0]) if at.scalar else places[:, at[0]:at[0] + 1].t()
-    x = as_tensor(x)
-    if isinstance(at, Extents) and at.scalar:
-        return x.select(axis, at[0])
-    at = as_tensor(at)
-    return x[(slice(None),) * (axis % x.dim()) + (at,)]
-
-
-def _gather_elements(attributes: dict[str, Any], x: Any, at: Any) -> Any:
-    x, at, axis = as_tensor(x), as_tensor(at), attributes.get("axis", 0)
-    return x.gather(axis, _from_start(attributes, x, at, axis))
-
-
-def _from_start(attributes: dict[str, Any], x: Any, at: Any, axis: int) -> Any:
-    """Count indices below 0 from the end, if there may be any."""
-    return at if attributes["chosen"] else torch.where(at < 0, at + x.shape[axis], at)
-
-
-def _gather_nd(attributes: dict[str, Any], x: Any, at: Any) -> Any:
-    if attributes.get("batch_dims", 0):
-        raise MoEError(UNIMPLEMENTED, "GatherND with batch_dims is not supported")
-    return as_tensor(x)[_places(as_tensor(at))]
-
-
-def _places(at: Any) -> tuple[Any, ...]:
-    """Return what indexes each dimension, of indices in the last one."""
-    if (parts := getattr(at, "columns", None)) is not None:
-        return parts
-    return (at.squeeze(-1),) if at.shape[-1] == 1 else at.unbind(-1)
-
-
-def _scatter_elements(attributes: dict[str, Any], x: Any, at: Any, updates: Any) -> Any:
-    x, at, updates = as_tensor(x), as_tensor(at), as_tensor(updates)
-    axis, reduction = attributes.get("axis", 0), attributes.get("reduction", b"none").decode()
-    at = _from_start(attributes, x, at, axis)
-    if reduction == "none":
-        return x.scatter(axis, at, updates)
-    if reduction == "add":
-        return x.scatter_add(axis, at, updates)
-    raise MoEError(UNIMPLEMENTED, f"ScatterElements with reduction {reduction} is not supported")
-
-
-def _scatter_nd(attributes: dict[str, Any], x: Any, at: Any, updates: Any) -> Any:
-    reduction = attributes.get("reduction", b"none").decode()
-    if reduction not in ("none", "add"):
-        raise MoEError(UNIMPLEMENTED, f"ScatterND with reduction {reduction} is not supported")
-    return as_tensor(x).index_put(_places(as_tensor(at)), as_tensor(updates),
-                                  accumulate=reduction == "add")
+    result = x.expand([own if size == 1 else size for own, size in zip(missing, shape)])
+    if x.dtype == torch.bool and result.dim() == 2 and (of := getattr(x, "columns", None)):
+        result.rows_of = of[0]
+    return result
 
 
 def _one_hot(attributes: dict[str, Any], at: Any, depth: Any, values: Any) -> Any:
@@ -343,12 +276,14 @@ def _slice(_: Any, x: Any, starts: Any, ends: Any, axes: Any = None, steps: Any 
     axes = range(len(starts)) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
     if isinstance(x, Extents):
-        return _extents(list(x)[starts[0]:ends[0]:steps[0]])
+        return extents(list(x)[starts[0]:ends[0]:steps[0]])
     for start, end, axis, step in zip(starts, ends, axes, steps):
         if step < 0:
             if step != -1 or start != -1 or end > -(1 << 60):
                 raise MoEError(UNIMPLEMENTED, "Slice backwards is not supported")
             x = x.flip(axis)
+            continue
+        if start == 0 and step == 1 and (end >= END or is_known(end == x.shape[axis])):
             continue
         place = [slice(None)] * x.dim()
         place[axis] = slice(start, None if end > 1 << 60 else end, step)
@@ -381,7 +316,7 @@ def _constant(attributes: dict[str, Any]) -> Any:
         found = constant_of(array)
         return tensor_of(array) if found is None else found
     if name in ("value_int", "value_ints"):
-        return _extents([value] if name == "value_int" else value, scalar=name == "value_int")
+        return extents([value] if name == "value_int" else value, scalar=name == "value_int")
     if name == "value_float":
         return Number(value)
     return torch.tensor(value)
@@ -391,12 +326,16 @@ def _constant_of_shape(attributes: dict[str, Any], shape: Any) -> Any:
     value = (numpy_helper.to_array(attributes["value"]) if "value" in attributes
              else numpy_helper.to_array(helper.make_tensor("z", TensorProto.FLOAT, [1], [0.0])))
     filled = tensor_of(value)
+    # A shape has so many dimensions at most.
+    if filled.dtype == torch.int64 and len(shape) == 1 and isinstance(shape[0], int) and (
+            shape[0] <= 8):
+        return extents([filled.item()] * shape[0])
     return torch.full(tuple(shape), filled.item(), dtype=filled.dtype)
 
 
 def _concat(attributes: dict[str, Any], *values: Any) -> Any:
     if all(isinstance(value, Extents) for value in values):
-        return _extents([extent for value in values for extent in value])
+        return extents([extent for value in values for extent in value])
     values = [as_tensor(value) for value in values]
     result = torch.cat(values, attributes["axis"])
     # Indices of several dimensions are used one by one.
@@ -406,7 +345,11 @@ def _concat(attributes: dict[str, Any], *values: Any) -> Any:
 
 
 def _shape(attributes: dict[str, Any], x: Any) -> Any:
-    return _extents(list(x.shape)[attributes.get("start", 0):attributes.get("end")])
+    if isinstance(x, places.Places):  # as many as there are
+        return extents([END, 2])
+    if isinstance(x, Extents):
+        return extents([] if x.scalar else [len(x)])
+    return extents(list(x.shape)[attributes.get("start", 0):attributes.get("end")])
 
 
 def _cumulative_sum(attributes: dict[str, Any], x: Any, axis: Any) -> Any:
@@ -422,8 +365,10 @@ def _range(_: Any, start: Any, limit: Any, step: Any) -> Any:
 
 
 def _transpose(attributes: dict[str, Any], x: Any) -> Any:
-    if (places := getattr(x, "transposed_of", None)) is not None:
-        return places
+    if isinstance(x, places.Places):
+        return x
+    if (found := getattr(x, "transposed_of", None)) is not None:
+        return found
     return x.permute(attributes.get("perm", list(range(x.dim()))[::-1]))
 
 
@@ -445,6 +390,11 @@ def _rms_norm(attributes: dict[str, Any], x: Any, scale: Any) -> Any:
     return functional.rms_norm(x, shape, scale, attributes.get("epsilon", 1e-5))
 
 
+def _hard_sigmoid(attributes: dict[str, Any], x: Any, alpha: float = 0.2) -> Any:
+    alpha, beta = attributes.get("alpha", alpha), attributes.get("beta", 0.5)
+    return torch.clamp(x * alpha + beta, 0.0, 1.0)
+
+
 def _grouped_matmul(attributes: dict[str, Any], x: Any, weights: Any, ids: Any,
                     bias: Any = None) -> Any:
     at = ids.flatten()
@@ -457,30 +407,25 @@ def _grouped_matmul(attributes: dict[str, Any], x: Any, weights: Any, ids: Any,
     return y.reshape(-1, ids.shape[1], weights.shape[2])
 
 
-def _non_zero(_: Any, x: Any) -> Any:
-    """The indices of each dimension in a row; exporters transpose them at once."""
-    places = torch.nonzero(x)
-    rows = places.t()
-    rows.transposed_of = places
-    return rows
-
-
 OPERATORS: dict[str, Callable[..., Any]] = {
-    "Abs": _on_tensors(torch.abs), "Add": _arithmetic(lambda a, b: a + b),
+    "Abs": _on_tensors(torch.abs), "Add": _add,
     "And": _on_tensors(torch.logical_and), "ArgMax": _argmax, "Cast": _cast,
     "Ceil": _on_tensors(torch.ceil),
     "CastLike": _on_tensors(lambda x, like: x.to(like.dtype)), "Clip": _clip, "Concat": _concat,
-    "Constant": _constant, "ConstantOfShape": _constant_of_shape, "CumSum": _cumulative_sum,
+    "Celu": lambda attributes, x: functional.celu(x, attributes.get("alpha", 1.0)),
+    "Constant": _constant, "ConstantOfShape": _constant_of_shape,
+    "Cos": _on_tensors(torch.cos), "CumSum": _cumulative_sum,
     "Div": _arithmetic(_divide),
     "Einsum": lambda attributes, *v: torch.einsum(attributes["equation"].decode(), *v),
-    "Equal": _with_numbers(operator.eq), "Erf": _on_tensors(torch.erf),
+    "Elu": lambda attributes, x: functional.elu(x, attributes.get("alpha", 1.0)),
+    "Equal": _equal, "Erf": _on_tensors(torch.erf),
     "Exp": _on_tensors(torch.exp), "Expand": _expand, "Floor": _on_tensors(torch.floor),
-    "Flatten": lambda attributes, x: x.reshape(
-        -1, functools.reduce(lambda a, b: a * b, x.shape[attributes.get("axis", 1):], 1)),
-    "Gather": _gather, "GatherND": _gather_nd,
-    "GatherElements": _gather_elements,
+    "Flatten": _flatten,
+    "Gather": places.gather, "GatherND": places.gather_nd,
+    "GatherElements": places.gather_elements,
     "Gelu": _gelu, "Gemm": _gemm, "Greater": _with_numbers(operator.gt),
     "GreaterOrEqual": _with_numbers(operator.ge), "GroupedMatMul": _grouped_matmul,
+    "HardSigmoid": _hard_sigmoid, "HardSwish": lambda _, x: x * _hard_sigmoid({}, x, 1 / 6),
     "Identity": lambda _, x: x, "IsNaN": _on_tensors(torch.isnan),
     "LayerNormalization": _layer_norm, "LeakyRelu": lambda attributes, x: torch.where(
         x < 0, x * attributes.get("alpha", 0.01), x),
@@ -488,24 +433,34 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Log": _on_tensors(torch.log), "LogSoftmax": lambda attributes, x: torch.log_softmax(
         x, attributes.get("axis", -1)),
     "MatMul": _on_tensors(torch.matmul), "Max": _largest, "Min": _least, "Mod": _modulo,
-    "Mul": _arithmetic(lambda a, b: a * b), "Neg": _on_tensors(torch.neg),
-    "NonZero": _non_zero, "Not": _on_tensors(torch.logical_not), "OneHot": _one_hot,
+    "Mish": lambda _, x: functional.mish(x),
+    "Mul": _multiply, "Neg": _on_tensors(torch.neg),
+    "NonZero": places.non_zero, "Not": _on_tensors(torch.logical_not), "OneHot": _one_hot,
     "Or": _on_tensors(torch.logical_or),
     "Pow": _with_numbers(_power), "RMSNormalization": _rms_norm, "Range": _range,
     "Reciprocal": _on_tensors(torch.reciprocal),
+    "ReduceL1": _reduce(lambda x, dims, keep: x.abs().sum(dims, keep)),
+    "ReduceLogSum": _reduce(lambda x, dims, keep: x.sum(dims, keep).log()),
+    "ReduceLogSumExp": _reduce(torch.logsumexp),
     "ReduceL2": _reduce(lambda x, dims, keep: torch.linalg.vector_norm(x, 2, dims, keep)),
     "ReduceMax": _reduce(torch.amax), "ReduceMean": _reduce(torch.mean),
     "ReduceMin": _reduce(torch.amin), "ReduceSum": _reduce(torch.sum),
     "ReduceSumSquare": _reduce(lambda x, dims, keep: (x * x).sum(dims, keep)),
-    "Relu": _on_tensors(torch.relu), "Reshape": _reshape,
-    "ScatterElements": _scatter_elements, "ScatterND": _scatter_nd, "Shape": _shape,
-    "Sigmoid": _on_tensors(torch.sigmoid), "Slice": _slice,
+    "Relu": _on_tensors(torch.relu), "Round": _on_tensors(torch.round), "Reshape": _reshape,
+    "ScatterElements": places.scatter_elements, "ScatterND": places.scatter_nd, "Shape": _shape,
+    "Sigmoid": _on_tensors(torch.sigmoid), "Sign": _on_tensors(torch.sign),
+    "Sin": _on_tensors(torch.sin), "Slice": _slice,
     "Softmax": lambda attributes, x: torch.softmax(x, attributes.get("axis", -1)),
-    "Softplus": _on_tensors(functional.softplus), "Split": _split,
+    "Softplus": _on_tensors(functional.softplus), "Softsign": _on_tensors(functional.softsign),
+    "Split": _split,
+    "Selu": lambda attributes, x: functional.elu(
+        x, attributes.get("alpha", 1.6732632)) * attributes.get("gamma", 1.0507009),
     "Sqrt": _on_tensors(torch.sqrt), "Squeeze": _squeeze, "Sub": _arithmetic(lambda a, b: a - b),
     "Swish": lambda attributes, x: x * torch.sigmoid(x * attributes.get("alpha", 1.0)),
     "Tanh": _on_tensors(torch.tanh),
     "Tile": lambda _, x, repeats: as_tensor(x).repeat(list(repeats)),
+    "ThresholdedRelu": lambda attributes, x: torch.where(
+        x > attributes.get("alpha", 1.0), x, 0.0),
     "TopK": _top_k, "Transpose": _transpose, "Unsqueeze": _unsqueeze,
     "Where": _where, **written.OPERATORS,
 }

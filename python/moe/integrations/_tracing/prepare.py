@@ -19,9 +19,10 @@ aten = torch.ops.aten
 
 def _viewed(node: torch.fx.Node) -> torch.fx.Node | None:
     """Return the tensor that views of views are again, as writes in place leave them, or that a
-    slice is all of."""
-    if packet_of(node) is aten.slice and argument(node, "step", 1) == 1 and extents_of(
-            node.meta["val"]) == extents_of(node.args[0].meta["val"]):
+    slice is all of, or one expansion."""
+    whole = packet_of(node) is aten.expand or (
+        packet_of(node) is aten.slice and argument(node, "step", 1) == 1)
+    if whole and extents_of(node.meta["val"]) == extents_of(node.args[0].meta["val"]):
         return node.args[0]
     source = node
     while getattr(source.target, "overloadpacket", None) in (aten.view, aten._unsafe_view):
