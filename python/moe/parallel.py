@@ -68,6 +68,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
         _P, [_P, ctypes.c_char_p, _P, _OUT(DLTensor), _READ, _P, _OUT(_P)]),
     "moe_rt_layer_create_parallel_from_checkpoint": (
         _P, [_P, ctypes.c_char_p, _P, _OUT(DLTensor), _P, _OUT(_P)]),
+    "moe_rt_layer_update_parallel_from_source": (_P, [_P, _READ, _P]),
     "moe_rt_layer_move": (_P, [_P, _OUT(DLTensor)]),
     "moe_rt_layer_call_saving": (_P, [_P, _OUT(DLTensor), ctypes.c_size_t, _OUT(DLTensor),
                                       ctypes.c_size_t, _OUT(_P)]),
@@ -305,17 +306,23 @@ class ParallelLayer(Layer):
 
         return _READ(read)
 
+    def _all_experts(self, tensors: Sequence[Tensor]) -> Any:
+        """Return a function that reads weights of all experts."""
+        for info, tensor in zip(self.signature.weights, tensors):
+            if (tensor.dtype, tensor.shape) != (info.dtype, info.shape) or tensor.dl.strides:
+                raise MoEError(INVALID_ARGUMENT, f"weight '{info.name}' is {tensor.dtype} "
+                               f"{list(tensor.shape)}, expected {info.dtype} {list(info.shape)}, "
+                               "contiguous")
+
+        def read(_user: Any, weight: int, first: int, count: int, data: int, size: int) -> int:
+            dl = tensors[weight].dl
+            ctypes.memmove(data, dl.data + dl.byte_offset + first * (size // count), size)
+            return 0
+
+        return _READ(read)
+
     def _experts(self) -> tuple[int, set[str]]:
-        """Return the number of experts, and the weights of which ranks have parts: the code has
-        slots in place of experts. With as many slots as experts they have all of them."""
-        variant = self.module._variant
-        layer = next(each for each in variant["parallel"] if each["name"] == self.signature.name)
-        parts = {step["call"] for step in layer["steps"] if "call" in step}
-        shapes = {info.name: list(info.shape) for info in self.signature.weights}
-        return layer["experts"], {
-            argument["name"] for function in variant["functions"] if function["name"] in parts
-            for argument in function["arguments"]
-            if argument["role"] == "weight" and argument["shape"] != shapes[argument["name"]]}
+        return experts_of(self.module, self.signature.name)
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Run the layer on the tokens of this rank, as ``Layer`` does, with all other ranks."""
@@ -324,9 +331,7 @@ class ParallelLayer(Layer):
         except Exception as error:
             if not getattr(error, "_from_runtime", False):
                 # The others are told, who wait in the same call.
-                lib = library()
-                lib.moe_rt_status_free(lib.moe_rt_layer_call(self._handle.pointer, None, 0, None,
-                                                             0, None, 0))
+                refuse_call(self)
             raise
 
     def forward(self, *inputs: Any, **named: Any) -> tuple[Any, Saved]:
@@ -356,7 +361,7 @@ class ParallelLayer(Layer):
                        for array, label in zip(results, self._output_labels)]
         except Exception:
             # The others are told, who wait in the same call.
-            lib.moe_rt_status_free(lib.moe_rt_layer_call(pointer, None, 0, None, 0, None, 0))
+            refuse_call(self)
             raise
         arguments = (_array(tensors), len(tensors), _array(outputs), len(outputs))
         if saved is None:
@@ -366,10 +371,22 @@ class ParallelLayer(Layer):
             check(lib.moe_rt_layer_call_saved(pointer, before, *arguments))
         return results[0] if len(results) == 1 else tuple(results), saved
 
-    def update(self, weights: Any) -> None:
-        """Not for layers of several ranks: create another one."""
-        raise MoEError(INVALID_ARGUMENT, "a layer of several ranks keeps its weights; create "
-                       "another one")
+    def update(self, weights: Any, *, in_place: bool = True) -> None:
+        """Replace the weights of this rank, which are arrays as those the layer was created with.
+
+        They are prepared in the memory of the old ones. No other rank takes part: each does so
+        before its next call, if its weights have changed. After an error in the middle the layer
+        has no weights, and calls are errors of all ranks, until an update succeeds.
+        """
+        found = resolve(weights, self.signature.weights)
+        if not in_place or not isinstance(found, Sequence):
+            raise MoEError(INVALID_ARGUMENT, "weights of a layer of several ranks are replaced in "
+                           "place, by arrays")
+        with self._updating:
+            tensors = self._weight_tensors(found)
+            read = self._own_experts(tensors) or self._all_experts(tensors)
+            check(_library().moe_rt_layer_update_parallel_from_source(
+                self._handle.pointer, read, None))
 
     def move(self, table: Any = None) -> None:
         """Move the experts to another placement, together with all other ranks.
@@ -402,6 +419,25 @@ class ParallelLayer(Layer):
         check(_library().moe_rt_layer_exchange_statistics(self._handle.pointer,
                                                           ctypes.byref(raw)))
         return ExchangeStatistics(*(getattr(raw, name) for name, _ in raw._fields_))
+
+
+def experts_of(module: Module, name: str) -> tuple[int, set[str]]:
+    """Return the number of experts of a layer, and the weights of which ranks have parts: the code
+    has slots in place of experts. With as many slots as experts they have all of them."""
+    variant = module._variant
+    layer = next(each for each in variant["parallel"] if each["name"] == name)
+    parts = {step["call"] for step in layer["steps"] if "call" in step}
+    shapes = {info.name: list(info.shape) for info in module.signature(name).weights}
+    return layer["experts"], {
+        argument["name"] for function in variant["functions"] if function["name"] in parts
+        for argument in function["arguments"]
+        if argument["role"] == "weight" and argument["shape"] != shapes[argument["name"]]}
+
+
+def refuse_call(layer: ParallelLayer) -> None:
+    """Let the other ranks know, in their next call, that this one cannot call a layer."""
+    lib = library()
+    lib.moe_rt_status_free(lib.moe_rt_layer_call(layer._handle.pointer, None, 0, None, 0, None, 0))
 
 
 def names(module: Module) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ from ._graph.function import Function, Tensor, extents_of
 from ._graph.operations import as_matrix, element_of, translate
 from ._layers.follow import tensors_of
 from ._layers.module import CompiledLayer, PythonLayer
+from ._layers.ranks import RankLayer
 from ._layers.training import TrainableLayer
 from ._tracing.batches import BY_SEQUENCE, NONE, ROWS, WHOLE, kind_of_batches
 from ._tracing.checks import check_graph
@@ -119,7 +120,7 @@ class Imported:
         return CompiledLayer(self.mlir, self.weights, self.columns, self.returned, self.rows,
                              batches, module)
 
-    def trainable(self, **options: Any) -> TrainableLayer:
+    def trainable(self, group: Any = None, **options: Any) -> TrainableLayer | RankLayer:
         """Return a module whose gradients are compiled, too; ``options`` are those of compile.
 
         It runs on rows ``[..., H]`` and has the parameters that the layer uses, by the same
@@ -129,9 +130,19 @@ class Imported:
         Gradients of gradients are an error. With ``accumulate_into="grad"`` or ``"main_grad"``
         the gradients of parameters are added to that attribute of them, in place (see
         ``moe.integrations.transformers.register``).
+
+        With a ``group``, a process group or a ``moe.parallel.Group``, the layer is spread over its
+        ranks, which call it and its backward pass together, each with its own rows. Parameters
+        that are by experts are those of this rank's ``own_experts``, in the placement of ``table``;
+        each expert is on one rank. The loss is the sum over the ranks: gradients of what all ranks
+        have, such as the router, are added up over a process group, in the order of ranks, and
+        are the caller's to add up with a ``moe.parallel.Group``. All weights need the same
+        gradients on all ranks, when the layer is made.
         """
         if self.reason is not None:
             raise MoEError(UNIMPLEMENTED, self.reason)
+        if group is not None:
+            return RankLayer(self.mlir, self.weights, group, **options)
         return TrainableLayer(self.mlir, self.weights, options)
 
 

@@ -219,7 +219,7 @@ MOE_RT_API moe_rt_status_t moe_rt_parallel_info(const moe_rt_module_t *module,
 /// the CPU. The layers of a group are called one at a time. Memory of a call is
 /// the group's, and is kept for the next: a workspace that is passed is not
 /// used. There are no statistics of dispatches, and moe_rt_layer_update is
-/// MOE_RT_UNIMPLEMENTED.
+/// MOE_RT_UNIMPLEMENTED: see moe_rt_layer_update_parallel_from_source.
 MOE_RT_API moe_rt_status_t moe_rt_layer_create_parallel(
     moe_rt_module_t *module, const char *name, moe_rt_group_t *group,
     const DLTensor *table, const DLTensor *weights, size_t count,
@@ -238,6 +238,14 @@ MOE_RT_API moe_rt_status_t moe_rt_layer_create_parallel_from_checkpoint(
     moe_rt_module_t *module, const char *name, moe_rt_group_t *group,
     const DLTensor *table, moe_rt_checkpoint_t *checkpoint,
     moe_rt_layer_t **out);
+
+/// Gives a layer other weights, which are read as when it was created, in the
+/// memory that it has; weights that are read in place may lie elsewhere. No
+/// other rank takes part: a rank calls it before its next call of the layer, if
+/// its weights have changed. After an error the layer may have no weights: then
+/// calls fail until it gets some.
+MOE_RT_API moe_rt_status_t moe_rt_layer_update_parallel_from_source(
+    moe_rt_layer_t *layer, moe_rt_read_weight_fn read, void *user);
 
 /// What a call of a layer has saved for its backward layer, on one rank.
 typedef struct moe_rt_saved_s moe_rt_saved_t;

@@ -109,6 +109,20 @@ moe_rt_status_t LayerWeights::keep(size_t position) {
   return nullptr;
 }
 
+moe_rt_status_t LayerWeights::reread(const WeightSource &source) {
+  MOE_RT_TRY(waitForCalls());
+  complete = false;
+  for (size_t i = 0; i < function.weights.size(); ++i) {
+    if (!weight(i).retained)
+      continue;
+    if (owns(boundWeights[i]))
+      MOE_RT_TRY(load(source, i, boundWeights[i]));
+    else
+      MOE_RT_TRY(place(source, i, boundWeights[i]));
+  }
+  return prepareAll(source);
+}
+
 moe_rt_status_t LayerWeights::read(const WeightSource &source) {
   for (size_t i = 0; i < function.weights.size(); ++i) {
     BoundTensor bound = {nullptr, 0};

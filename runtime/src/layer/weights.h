@@ -45,6 +45,9 @@ public:
   /// prepare the rest.
   virtual moe_rt_status_t read(const WeightSource &source);
 
+  /// Like `read`, again, to the memory that there is. An error leaves no weights.
+  moe_rt_status_t reread(const WeightSource &source);
+
   /// Of the weights and of the prepared arguments, in signature order each.
   /// One that is not retained has no data.
   const std::vector<BoundTensor> &weights() const { return boundWeights; }

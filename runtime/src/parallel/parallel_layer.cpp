@@ -168,6 +168,22 @@ moe_rt_status_t ParallelLayer::call(const CallArguments &arguments) {
   return ParallelCall(*this).run(arguments);
 }
 
+moe_rt_status_t ParallelLayer::update(ParallelSource &source) {
+  std::lock_guard<std::mutex> lock(group.mutex);
+  WeightSource weights;
+  MOE_RT_TRY(source.open(*layer.module, function, weights));
+  const Variant &variant = layer.module->variant;
+  for (size_t i = 0; i < partOf.size(); ++i) {
+    if (partOf[i] == SIZE_MAX)
+      continue;
+    PartSource part(function, variant.functions[i], weights,
+                    experts.slotsOf(group.rank()));
+    MOE_RT_TRY(
+        itsWeights.parts[partOf[i]]->onDevice->weights().reread(part.source()));
+  }
+  return nullptr;
+}
+
 moe_rt_status_t ParallelLayer::move(const DLTensor *table) {
   std::lock_guard<std::mutex> lock(group.mutex);
   MOE_RT_TRY(group.checkAlive());
@@ -313,6 +329,21 @@ moe_rt_status_t moe_rt_layer_create_parallel_from_source(
                      "NULL");
   FromReader source(read, user);
   return createParallelLayer(module, name, group, table, source, out);
+}
+
+moe_rt_status_t moe_rt_layer_update_parallel_from_source(
+    moe_rt_layer_t *layer, moe_rt_read_weight_fn read, void *user) {
+  if (!layer || !read)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "moe_rt_layer_update_parallel_from_source: an argument is "
+                     "NULL");
+  ParallelLayer *parallel = layer->onDevice->parallel();
+  if (!parallel)
+    return makeError(MOE_RT_FAILED_PRECONDITION,
+                     "function '%s' is no layer over several ranks",
+                     layer->function.name.c_str());
+  FromReader source(read, user);
+  return parallel->update(source);
 }
 
 moe_rt_status_t moe_rt_layer_move(moe_rt_layer_t *layer,

@@ -41,6 +41,8 @@ public:
   void reset() override {}
 };
 
+class ParallelSource;
+
 /// A layer on one rank of a group.
 class ParallelLayer final : public DeviceLayer {
 public:
@@ -67,6 +69,8 @@ public:
                                const int32_t *liveTokens) override;
   moe_rt_status_t poll() override { return nullptr; }
   moe_rt_status_t refuse(moe_rt_status_t status) override;
+  /// Take other weights for the experts of this rank.
+  moe_rt_status_t update(ParallelSource &source);
   /// Change the table of experts, with all other ranks.
   moe_rt_status_t move(const DLTensor *table);
   ParallelLayer *parallel() override { return this; }

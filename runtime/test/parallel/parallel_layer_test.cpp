@@ -175,6 +175,60 @@ TEST(ParallelLayer, GathersAllTokens) {
   }
 }
 
+TEST(ParallelLayer, TakesOtherWeights) {
+  Problem first(4, 21), second(5, 21);
+  second.x = first.x;
+  second.ids = first.ids;
+  second.w = first.w;
+  std::vector<int64_t> begins = {0, 9, 9, 21};
+  runRanks(3, [&](int32_t r, const moe_rt_communicator_t &communicator) {
+    Rank rank(&communicator);
+    LayerOptions options;
+    options.slots = 4;
+    ASSERT_OK(rank.load(options));
+    std::vector<int32_t> table = {3, 4, -1, 7, 0, 1, 2, 6, 5, -1, -1, 0};
+    ASSERT_OK(rank.create(first, &table));
+    struct Reader {
+      Problem *problem;
+      bool fails;
+    };
+    auto read = [](void *user, size_t weight, int64_t begin, int64_t count,
+                   void *data, uint64_t bytes) -> int32_t {
+      auto &self = *static_cast<Reader *>(user);
+      Array<float> *arrays[] = {&self.problem->up, &self.problem->bias,
+                                &self.problem->scale};
+      uint64_t each = bytes / static_cast<uint64_t>(count);
+      std::memcpy(data,
+                  reinterpret_cast<char *>(arrays[weight]->data.data()) +
+                      static_cast<uint64_t>(begin) * each,
+                  bytes);
+      return self.fails ? 7 : 0;
+    };
+    auto expectResultOf = [&](Problem &problem) {
+      auto at = static_cast<size_t>(r);
+      std::vector<float> y, expected = problem.expected();
+      ASSERT_OK(rank.call(problem, begins[at], begins[at + 1], y));
+      EXPECT_TRUE(
+          std::equal(y.begin(), y.end(), expected.begin() + begins[at] * H));
+    };
+    expectResultOf(first);
+    Reader other = {&second, false}, same = {&first, false},
+           fails = {&second, true};
+    ASSERT_OK(
+        moe_rt_layer_update_parallel_from_source(rank.layer, read, &other));
+    expectResultOf(second);
+    // An error leaves none, until others come.
+    EXPECT_ERROR(
+        moe_rt_layer_update_parallel_from_source(rank.layer, read, &fails),
+        MOE_RT_NOT_FOUND, "failed with code 7");
+    ASSERT_OK(
+        moe_rt_layer_update_parallel_from_source(rank.layer, read, &same));
+    expectResultOf(first);
+    EXPECT_ERROR(moe_rt_layer_update(rank.layer, nullptr, 0),
+                 MOE_RT_UNIMPLEMENTED, "is over several ranks");
+  });
+}
+
 TEST(ParallelLayer, ReadsOwnExpertsOnly) {
   Problem problem(9, 10);
   struct Reader {

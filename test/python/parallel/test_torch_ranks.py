@@ -1,0 +1,133 @@
+"""``moe.from_torch(...).trainable(group=...)``: training over processes is that of one."""
+
+from __future__ import annotations
+
+import copy
+
+import moe
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from moe_testing import processes  # noqa: E402
+from moe_testing.models.hf import MODELS  # noqa: E402
+
+TOKENS, STEPS = 31, 4
+COUNTS = {2: [19, 12], 3: [14, 0, 17]}
+
+
+def block_and_rows(family: str):
+    model = MODELS[family]()
+    block = model.block(model.model).eval()
+    for parameter in block.parameters():
+        parameter.requires_grad_(True)
+    x = model.rows_away_from_ties(TOKENS, torch.float32)
+    target = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    return copy.deepcopy(block), x, target
+
+
+def train(layer, x, target) -> dict[str, list]:
+    """The losses, the first result and gradients, and the weights at the end."""
+    # A fused step writes without counting it.
+    optimizer = torch.optim.SGD([p for p in layer.parameters() if p.requires_grad], lr=0.5,
+                                fused=True)
+    found: dict[str, list] = {"loss": []}
+    for step in range(STEPS):
+        rows = x.clone().requires_grad_(True)
+        y = layer(rows)
+        y = y[0] if isinstance(y, tuple) else y
+        loss = ((y - target) ** 2).sum() / (TOKENS * x.shape[-1])
+        optimizer.zero_grad()
+        loss.backward()
+        if step == 0:
+            found["y"], found["rows"] = y.detach().numpy(), rows.grad.numpy()
+            found["gradients"] = {n: p.grad.numpy().copy() for n, p in layer.named_parameters()}
+        optimizer.step()
+        found["loss"].append(loss.item())
+    with torch.no_grad():
+        found["last"] = layer(x).numpy() if not isinstance(layer(x), tuple) else None
+    found["weights"] = {n: p.detach().numpy() for n, p in layer.named_parameters()}
+    return found
+
+
+def on_rank(group, family: str, counts: list[int], table=None):
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    block, x, target = block_and_rows(family)
+    layer = moe.from_torch(block).trainable(group=group, table=table)
+    begin = sum(counts[:dist.get_rank(group)])
+    end = begin + counts[dist.get_rank(group)]
+    return layer.own_experts, train(layer, x[begin:end], target[begin:end])
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and (np.ascontiguousarray(a).view(np.uint8)
+                                   == np.ascontiguousarray(b).view(np.uint8)).all()
+
+
+@pytest.mark.parametrize("family, size", (("mixtral", 2), ("deepseek_v3", 3)))
+def test_training(family, size):
+    block, x, target = block_and_rows(family)
+    imported = moe.from_torch(block)
+    of_python = train(copy.deepcopy(block), x[None], target[None])
+    one = train(imported.trainable(), x, target)
+    assert of_python["loss"][-1] < 0.9 * of_python["loss"][0]
+    np.testing.assert_allclose(one["loss"], of_python["loss"], rtol=1e-4)
+
+    table, experts = None, None
+    if family == "mixtral":  # in another order
+        experts = next(w.shape[0] for n, w in imported.weights.items() if "down" in n)
+        table = np.arange(experts, dtype=np.int32).reshape(-1, size).T[::-1]
+    found = processes.run(size, on_rank, family, COUNTS[size], table, limit=300)
+    ranks = [each for _, each in found]
+
+    # The first step has the bits of one rank, but for what is summed over all tokens.
+    for name in ("y", "rows"):
+        assert same_bits(np.concatenate([each[name] for each in ranks]), one[name]), name
+    for name, whole in one["gradients"].items():
+        parts = [each["gradients"][name] for each in ranks]
+        if parts[0].shape == whole.shape:
+            assert all(same_bits(part, parts[0]) for part in parts), name
+            np.testing.assert_allclose(parts[0], whole, rtol=0, atol=2e-6 * np.abs(whole).max())
+        else:
+            for (own, _), part in zip(found, parts, strict=True):
+                assert same_bits(part, whole[own]), name
+    # So do later ones, nearly: weights follow the optimizer.
+    np.testing.assert_allclose(np.sum([each["loss"] for each in ranks], axis=0), one["loss"],
+                               rtol=1e-5)
+    for name, whole in one["weights"].items():
+        for own, each in found:
+            part = each["weights"][name]
+            np.testing.assert_allclose(part, whole if part.shape == whole.shape else whole[own],
+                                       rtol=0, atol=1e-5 * np.abs(whole).max(), err_msg=name)
+    np.testing.assert_allclose(np.concatenate([each["last"] for each in ranks]), one["last"],
+                               rtol=0, atol=1e-5 * np.abs(one["last"]).max())
+
+
+def refused(group, family: str):
+    """A table with copies, and a rank whose weights cannot be taken."""
+    block, x, _ = block_and_rows(family)
+    imported = moe.from_torch(block)
+    experts = next(w.shape[0] for n, w in imported.weights.items() if "down" in n)
+    table = np.stack([np.arange(experts)] * 2).astype(np.int32)
+    with pytest.raises(moe.MoEError, match="expected each of the [0-9]+ experts on one rank"):
+        imported.trainable(group=group, table=table)
+    layer = imported.trainable(group=group)
+    first = layer(x).detach()
+    weight = next(p for n, p in layer.named_parameters() if "down" in n)
+    other = weight.data
+    if layer.ranks.rank == 1:
+        weight.data = other[:, :-1]
+    with pytest.raises(moe.MoEError, match="expected|rank 1 failed"):
+        layer(x)
+    weight.data = other
+    layer.ranks.check()
+    assert torch.equal(layer(x), first)
+    return True
+
+
+def test_refused():
+    assert processes.run(2, refused, "mixtral") == [True, True]
