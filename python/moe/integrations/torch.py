@@ -299,7 +299,7 @@ def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,
     Args:
       module: takes rows ``[T, H]`` or ``[1, T, H]`` and returns as many, alone or first in
         a tuple; in evaluation mode. Or what ``torch.export.export`` made of one, with a
-        dynamic number of rows.
+        dynamic number of rows; of a fixed one it computes what chooses nothing.
       example: an input of it; needed only where no parameter shows how many columns and
         which type it has. Without it the module gets ``[1, T, H]``, or ``[T, H]`` if it
         does not take that.
@@ -325,8 +325,11 @@ def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,
         rows = _rows_of(module, name, example)
         if rows is None:
             raise  # it does not run in Python, either
-    warnings.warn(f"{name} runs in Python: {error.message}", stacklevel=2)
-    return Imported("", {}, 0, reason=error.message, original=own, ndim=rows.ndim)
+    reason = error.message
+    if is_program and all(isinstance(extent, int) for extent in extents_of(rows)):
+        reason += "; it was exported for one number of tokens, expected a dynamic one"
+    warnings.warn(f"{name} runs in Python: {reason}", stacklevel=2)
+    return Imported("", {}, 0, reason=reason, original=own, ndim=rows.ndim)
 
 
 def _rows_of(module: torch.nn.Module | torch.export.ExportedProgram, name: str,

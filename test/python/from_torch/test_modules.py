@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 
 import pytest
 
@@ -156,6 +157,24 @@ def test_exported_program():
     program = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim("n", min=2)},))
     y = moe.from_torch(program).layer()(x)
     assert data.relative_error(y.numpy(), module(x).detach().numpy()) < F32
+
+
+@pytest.mark.filterwarnings(AS_IT_IS, "ignore:.*runs in Python")
+def test_programs_for_one_number_of_tokens():
+    """They are compiled for it, or run in Python with what would help."""
+
+    def program(function):
+        return torch.export.export(Of(function).eval(), (torch.randn(5, 8),))
+
+    x = torch.randn(5, 8)
+    layer = moe.from_torch(program(lambda m, x: torch.tanh(x @ m))).layer()
+    torch.testing.assert_close(layer(x), torch.tanh(x @ torch.ones(8, 8)))
+    with pytest.raises(moe.MoEError, match="extent 0 is 4, expected 5"):
+        layer(x[:4])
+    imported = moe.from_torch(program(lambda m, x: (x @ m).topk(2)[0].sum(-1, keepdim=True) + x))
+    assert "exported for one number of tokens, expected a dynamic one" in imported.reason
+    with pytest.raises(moe.MoEError, match=re.escape("(2, 5, 8), expected [T, H]")):
+        moe.from_torch(torch.export.export(Of(lambda m, x: x @ m), (torch.randn(2, 5, 8),)))
 
 
 def linear(columns=8):

@@ -77,9 +77,8 @@ def prepare(program: torch.export.ExportedProgram, name: str) -> (
         raise MoEError(UNIMPLEMENTED, f"{name} takes {len(inputs)} tensors, expected one: its rows")
     rows = inputs[0].meta["val"]
     extents = [e for e in extents_of(rows) if e != 1]
-    if len(extents) != 2 or isinstance(extents[0], int) or not isinstance(extents[1], int):
-        raise MoEError(INVALID_ARGUMENT, f"{name} takes {tuple(rows.shape)}, expected [T, H] with "
-                       "a dynamic T")
+    if len(extents) != 2 or not isinstance(extents[1], int):
+        raise MoEError(INVALID_ARGUMENT, f"{name} takes {tuple(rows.shape)}, expected [T, H]")
     graph.lint()
     named = {n: (sources[n.name].removeprefix("module."), tensors[sources[n.name]])
              for n in placeholders if n.name in sources}
