@@ -45,7 +45,8 @@ public:
   /// prepare the rest.
   virtual moe_rt_status_t read(const WeightSource &source);
 
-  /// Like `read`, again, to the memory that there is. An error leaves no weights.
+  /// Like `read`, again, to the memory that there is. An error leaves no
+  /// weights.
   moe_rt_status_t reread(const WeightSource &source);
 
   /// Of the weights and of the prepared arguments, in signature order each.
@@ -58,6 +59,8 @@ public:
   /// Move a weight that calls read to memory of the layer, if it lies in
   /// another's.
   moe_rt_status_t keep(size_t position);
+  /// Whether it lies in memory of the layer.
+  bool isKept(size_t position) const { return owns(boundWeights[position]); }
 
   /// Whether there are weights: not after a `rebind` that failed.
   bool isComplete() const { return complete; }

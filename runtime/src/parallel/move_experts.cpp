@@ -76,11 +76,8 @@ moe_rt_status_t ExpertMove::findArrays(const ParallelFunction &layer,
     isOfSlots.push_back(found);
     if (!found || !own.retained)
       continue;
-    // What is mapped is not this layer's to write.
-    if (changes)
-      MOE_RT_TRY(weights.keep(i));
     arrays.push_back(
-        {weights.weights()[i].data,
+        {&weights, i, false,
          weights.weights()[i].bytes / static_cast<uint64_t>(layer.slots)});
   }
   for (size_t i = 0; i < function.preparations.size(); ++i) {
@@ -97,7 +94,7 @@ moe_rt_status_t ExpertMove::findArrays(const ParallelFunction &layer,
                        layer.slots);
     const BoundTensor &bound = weights.prepared()[i];
     arrays.push_back(
-        {bound.data, bound.bytes / static_cast<uint64_t>(layer.slots)});
+        {&weights, i, true, bound.bytes / static_cast<uint64_t>(layer.slots)});
   }
   return nullptr;
 }
@@ -138,6 +135,20 @@ moe_rt_status_t ExpertMove::prepare(const ParallelFunction &function,
   return status;
 }
 
+bool ExpertMove::copies() const {
+  // What is mapped is not this layer's to write.
+  return changes &&
+         std::any_of(arrays.begin(), arrays.end(),
+                     [](const SlotArray &array) { return !array.isKept(); });
+}
+
+moe_rt_status_t ExpertMove::copy() {
+  for (const SlotArray &array : arrays)
+    if (changes && !array.isKept())
+      MOE_RT_TRY(array.weights->keep(array.position));
+  return nullptr;
+}
+
 void ExpertMove::cancel() {
   // A dead group's engine may still reach them.
   if (group.isDead())
@@ -157,6 +168,7 @@ ExpertMove::moveArray(const SlotArray &array,
   std::vector<int64_t> sendRows(ranks), sendBegins(ranks), receiveRows(ranks),
       receiveBegins(ranks);
   int64_t leaves = 0, comes = 0;
+  char *const data = array.data();
   for (size_t r = 0; r < ranks; ++r) {
     sendBegins[r] = leaves;
     receiveBegins[r] = comes;
@@ -165,7 +177,7 @@ ExpertMove::moveArray(const SlotArray &array,
     for (size_t slot : outgoing[r])
       std::memcpy(sent.data() +
                       static_cast<uint64_t>(leaves++) * array.slotBytes,
-                  array.data + slot * array.slotBytes, array.slotBytes);
+                  data + slot * array.slotBytes, array.slotBytes);
     comes += receiveRows[r];
     if (r == group.rank())
       continue;
@@ -185,7 +197,7 @@ ExpertMove::moveArray(const SlotArray &array,
   }
   for (const std::vector<size_t> &list : incoming)
     for (size_t slot : list) {
-      std::memcpy(array.data + slot * array.slotBytes, from, array.slotBytes);
+      std::memcpy(data + slot * array.slotBytes, from, array.slotBytes);
       from += array.slotBytes;
     }
   return nullptr;

@@ -28,14 +28,27 @@ public:
                           const ExpertTable &from, const ExpertTable &to);
   /// Free what `prepare` has allocated, where no exchange follows.
   void cancel();
+  /// Whether this rank has to copy what is mapped before it takes experts.
+  bool copies() const;
+  /// Copy it, when the ranks have agreed.
+  moe_rt_status_t copy();
   /// Exchange it; an error ends the group.
   moe_rt_status_t run(moe_rt_exchange_statistics_t &statistics);
 
 private:
-  /// An array with an element for each slot.
+  /// An array with an element for each slot: of the weights of a part.
   struct SlotArray {
-    char *data;
+    LayerWeights *weights;
+    size_t position;
+    bool isPrepared; // a prepared argument, else a weight
     uint64_t slotBytes;
+
+    char *data() const {
+      return (isPrepared ? weights->prepared() : weights->weights())[position]
+          .data;
+    }
+    /// Whether it is the layer's to write.
+    bool isKept() const { return isPrepared || weights->isKept(position); }
   };
 
   void plan(const ExpertTable &from, const ExpertTable &to);

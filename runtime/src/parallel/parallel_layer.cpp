@@ -196,9 +196,17 @@ moe_rt_status_t ParallelLayer::move(const DLTensor *table) {
                0,
                0,
                {static_cast<int64_t>(number),
-                status ? 0 : static_cast<int64_t>(wanted.hash())}};
+                status ? 0 : static_cast<int64_t>(wanted.hash()),
+                !status && move.copies()}};
   status = group.agree(
       own, status, {{0, "layer", true}, {1, "a table of experts with hash"}});
+  // A copy may fail, too, before anything has moved.
+  bool copies = false;
+  for (size_t r = 0; r < group.size() && !status; ++r)
+    copies |= group.heard(r).values[2] != 0;
+  if (copies)
+    status = group.agree({static_cast<int64_t>(Action::moveExperts), 0, 0, {}},
+                         move.copy(), {});
   if (status) {
     move.cancel();
     return status;

@@ -212,6 +212,43 @@ TEST(ParallelMove, KeepsToTheLimitOfMemory) {
   });
 }
 
+TEST(ParallelMove, CopiesWeightsWhenTheRanksHaveAgreed) {
+  Problem problem(9, 10);
+  runRanks(2, [&](int32_t r, const moe_rt_communicator_t &communicator) {
+    Rank rank(&communicator);
+    LayerOptions layer;
+    layer.slots = slots;
+    ASSERT_OK(rank.load(layer));
+    ASSERT_OK(rank.create(problem, nullptr));
+    auto moveTo = [&](std::vector<int32_t> table) {
+      std::vector<int64_t> shape = {2, slots};
+      DLTensor given = tableTensor(table, shape);
+      return moe_rt_layer_move(rank.layer, &given);
+    };
+    auto expectRight = [&] {
+      std::vector<float> y;
+      ASSERT_OK(rank.call(problem, r * 5, r * 5 + 5, y));
+      EXPECT_TRUE(std::equal(y.begin(), y.end(),
+                             problem.expected().begin() + r * 5 * H));
+    };
+    // Weights are the caller's, and stay so where another rank is wrong.
+    EXPECT_EQ(moe_rt_layer_weight_bytes(rank.layer), 0u);
+    EXPECT_ERROR(moveTo({4, 1, 2, 3, r == 1 ? 9 : 0, 5, 6, 7}),
+                 MOE_RT_INVALID_ARGUMENT, "rank 1");
+    EXPECT_EQ(moe_rt_layer_weight_bytes(rank.layer), 0u);
+    expectRight();
+    // No expert comes to rank 0.
+    ASSERT_OK(moveTo({0, 1, 2, 3, 5, 4, 6, 7}));
+    EXPECT_EQ(moe_rt_layer_weight_bytes(rank.layer) == 0, r == 0);
+    expectRight();
+    std::vector<float> before = problem.up.data;
+    ASSERT_OK(moveTo({4, 1, 2, 3, 0, 5, 6, 7}));
+    EXPECT_GT(moe_rt_layer_weight_bytes(rank.layer), 0u);
+    expectRight();
+    EXPECT_EQ(problem.up.data, before);
+  });
+}
+
 TEST(ParallelMove, EndsAtEachFailureOfTheEngine) {
   Problem problem(1, 12);
   for (Failure failure : {Failure::start, Failure::test, Failure::silent})
