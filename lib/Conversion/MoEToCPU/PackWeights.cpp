@@ -7,7 +7,7 @@
 
 #include "Quantized/QuantizedKernel.h"
 #include "moe/Conversion/MoEToCPU/MoEToCPU.h"
-#include "moe/Dialect/MoE/Transforms/ABI/WeightPreparation.h"
+#include "moe/Dialect/MoE/Transforms/ABI/WeightExpression.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -26,11 +26,12 @@ namespace mlir::moe {
 
 namespace {
 /// What lies between weights of the function and an operand of a matmul: a
-/// dequantization, if the weights are quantised, and slices.
+/// dequantization, if the weights are quantised, and slices; or other views.
 struct WeightPath {
   SmallVector<WeightPreparation::Source> sources;
   DequantizeOp dequantize;
   SmallVector<tensor::ExtractSliceOp> slices; // first to last, of rank 3
+  std::optional<WeightExpression> expression; // instead of both
 };
 
 /// Packs the weights of one function.
@@ -45,6 +46,7 @@ public:
 
 private:
   std::optional<WeightPath> pathOf(Value operand);
+  std::optional<WeightPath> pathOfSlices(Value operand);
   Value packInCall(GroupedMatmulOp matmul, PanelsAttr panels);
   PanelsAttr panelsOf(GroupedMatmulOp matmul, ArrayRef<WeightPath> paths);
   Value prepare(GroupedMatmulOp matmul, PanelsAttr panels,
@@ -75,6 +77,17 @@ static RankedTensorType packedType(PanelsAttr panels, int64_t experts,
 }
 
 std::optional<WeightPath> Packer::pathOf(Value operand) {
+  if (std::optional<WeightPath> path = pathOfSlices(operand))
+    return path;
+  WeightPath path;
+  path.expression = WeightExpression::match(preparation, operand);
+  if (!path.expression)
+    return std::nullopt;
+  llvm::append_range(path.sources, path.expression->getSources());
+  return path;
+}
+
+std::optional<WeightPath> Packer::pathOfSlices(Value operand) {
   WeightPath path;
   while (Operation *op = operand.getDefiningOp()) {
     path.dequantize = dyn_cast<DequantizeOp>(op);
@@ -244,7 +257,8 @@ Value Packer::prepare(GroupedMatmulOp matmul, PanelsAttr panels,
                                        panels.getFormat().getBlockRows(index)));
         continue;
       }
-      Value weight = fields.front();
+      Value weight =
+          path.expression ? path.expression->build(b, fields) : fields.front();
       if (DequantizeOp op = path.dequantize) {
         Value &known = dequantized[op];
         if (!known)
@@ -303,7 +317,7 @@ void Packer::run() {
   });
   for (GroupedMatmulOp matmul : matmuls) {
     SmallVector<Value> weights(matmul.getWeights());
-    SmallVector<WeightPath> paths;
+    SmallVector<WeightPath, 1> paths;
     for (Value weight : weights)
       if (std::optional<WeightPath> path = pathOf(weight))
         paths.push_back(*path);

@@ -273,3 +273,35 @@ def test_slots_near_misses(name):
     imported = import_block(block, p, GROUPS * SIZE)
     assert count(imported, "dispatch") == 0
     compare(imported, block, p, GROUPS * SIZE)
+
+
+# -- weights that the function arranges otherwise -----------------------------------
+
+
+def views(x, p):
+    """Gate and up as one weight [E, 2, I, H], a transposed router and down."""
+    weights, ids = jax.lax.top_k(jax.nn.softmax(x @ p["router"].T), 2)
+    order = jnp.argsort(ids.reshape(-1))
+    sizes = jnp.bincount(ids.reshape(-1), length=EXPERTS)
+    gating = jnp.swapaxes(p["gating"].reshape(EXPERTS, -1, HIDDEN), 1, 2)
+    gate, up = jnp.split(jax.lax.ragged_dot(x[order // 2], gating, sizes), 2, axis=-1)
+    y = jax.lax.ragged_dot(jax.nn.silu(gate) * up, p["down"].transpose(0, 2, 1), sizes)
+    return (y[jnp.argsort(order)].reshape(-1, 2, HIDDEN) * weights[..., None]).sum(1)
+
+
+def test_views_of_weights(recwarn):
+    """They are prepared once, of the arrays that the function has."""
+    p = parameters()
+    inner = p["wi"].shape[2]
+    p = {"router": p["router"].T, "down": p["wo"].transpose(0, 2, 1), "gating": jnp.stack(
+        [p["wg"], p["wi"]], axis=1).transpose(0, 1, 3, 2)}
+    assert p["gating"].shape == (EXPERTS, 2, inner, HIDDEN)
+    imported = import_block(views, p, None)
+    assert sorted(imported.weights) == ["down", "gating", "router"]
+    layer = imported.layer()
+    assert not [w for w in recwarn if "prepared in every call" in str(w.message)]
+    x = np.random.default_rng(5).standard_normal((TOKENS, HIDDEN)).astype(np.float32)
+    for gating in (p["gating"], p["gating"][:, ::-1]):
+        layer.update({**p, "gating": gating})
+        expected = np.asarray(jax.jit(views)(x, {**p, "gating": gating}), np.float64)
+        assert np.abs(layer(x) - expected).max() <= 2e-6 * np.abs(expected).max()
