@@ -83,8 +83,10 @@ def from_jax(function: Callable[..., Any], *arguments: Any) -> ImportedFunction:
             weights[name] = leaf
         signature.append((name, "weight" if is_weight else "input"))
     inputs = [i for i, (_, role) in enumerate(signature) if role == "input"]
-    module, types = raised(exported.mlir_module(), inputs)
+    module, plain, types = raised(exported.mlir_module(), inputs)
     if ROUTER.search(module) and not EXPERTS.search(module):
+        # A gate, for which NaN is -inf, is for experts alone.
+        module = plain
         name = getattr(function, "__name__", "the function")
         warnings.warn(f"{name} chooses and has nothing that is known as experts: it is compiled as "
                       "the operations that it consists of", RuntimeWarning, stacklevel=2)

@@ -59,6 +59,9 @@ FUNCTIONS = {
     "sort_integers": lambda x: lax.sort((ids_of(x, 3), x), dimension=0, num_keys=2),
     "top_k_rank_3": lambda x: lax.top_k(x.reshape(-1, 2, 3), 2),
     "top_k_equal": lambda x: lax.top_k(jnp.stack([jnp.round(jnp.abs(x)), x * x * 0], 1), 3),
+    "top_k_unusual": lambda x: lax.top_k(jnp.where(
+        x > 1, jnp.nan, jnp.where(x < -1, -jnp.inf, jnp.where(x > 0, -0.0, 0.0))), 3),
+    "top_k_softmax_of_nan": lambda x: lax.top_k(jax.nn.softmax(jnp.where(x > 1.5, jnp.nan, x)), 2),
     "cumsum": lambda x: jnp.cumsum(ids_of(x, 9), axis=0),
     "cumsum_reverse": lambda x: lax.cumsum(x, axis=0, reverse=True),
     "cummax": lambda x: lax.cummax(x, axis=0),

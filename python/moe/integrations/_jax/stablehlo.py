@@ -60,9 +60,10 @@ def _moe_opt(text: str, *passes: str) -> str:
     return done.stdout
 
 
-def raised(module: str, inputs: list[int]) -> tuple[str, dict[int, str]]:
-    """Return an exported module with calls inlined and experts raised, in the generic form, and the
-    types that arguments of the function had, which are rows of tokens now.
+def raised(module: str, inputs: list[int]) -> tuple[str, str, dict[int, str]]:
+    """Return an exported module with calls inlined and experts raised, in the generic form, the
+    same before anything is raised, and the types that arguments of the function had, which are
+    rows of tokens now.
 
     Args:
       inputs: the arguments that have tokens.
@@ -76,7 +77,7 @@ def raised(module: str, inputs: list[int]) -> tuple[str, dict[int, str]]:
                 types = flatten(function.operation, inputs)
         _run(parsed, "symbol-dce,canonicalize,cse")
         text = _text(parsed)
-    return _moe_opt(text, "--mlir-print-op-generic", *RAISING), types
+    return _moe_opt(text, "--mlir-print-op-generic", *RAISING), text, types
 
 
 def lower(module: str, types: dict[int, str], arguments: list[tuple[str, str]],
