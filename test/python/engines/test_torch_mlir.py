@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import runpy
 import subprocess
+from pathlib import Path
 
 import moe
 import numpy as np
@@ -23,9 +25,7 @@ if importlib.util.find_spec("torch_mlir") is not None:
     import torch
     import torch.nn.functional as F
     import transformers.integrations.moe  # noqa: F401: registers grouped_mm_fallback
-    from torch_mlir import fx, ir
-    from torch_mlir.dialects import torch as torch_dialect
-    from torch_mlir.passmanager import PassManager
+    from torch_mlir import fx
 
     grouped_mm = torch.ops.transformers.grouped_mm_fallback
 
@@ -313,9 +313,7 @@ def scaled_by_another(x, router, up, down):
 
 # -- torch-mlir -----------------------------------------------------------------
 
-STEPS = ("func.func(torch-recompose-complex-ops,torch-decompose-complex-ops),canonicalize,"
-         "cse,func.func(convert-torch-to-linalg,convert-torch-to-tensor,convert-torch-to-arith),"
-         "canonicalize,cse,func.func(torch-finalizing-backend-type-conversion),canonicalize,cse")
+LOWER = Path(__file__).parents[3] / "docs" / "examples" / "torch-mlir" / "lower.py"
 
 
 def imported(block, tokens, arguments, decomposed=True):
@@ -339,47 +337,10 @@ def moe_opt(text, *passes):
     return done.stdout
 
 
-def tensor_of(type_):
-    shape, element = re.fullmatch(r"!torch.vtensor<\[(.*)\],(\w+)>", str(type_)).groups()
-    extents = "".join(extent + "x" for extent in shape.split(",") if extent)
-    return ir.Type.parse(f"tensor<{extents}{element.replace('si', 'i')}>")
-
-
-def take_tensors(function):
-    """Give a function tensors as arguments and results."""
-    block = function.regions[0].blocks[0]
-    start, end = ir.InsertionPoint.at_block_begin(block), list(block.operations)[-1].operation
-    with ir.Location.unknown():
-        for argument in block.arguments:
-            foreign = argument.type
-            argument.set_type(tensor_of(foreign))
-            with start:
-                cast = ir.Operation.create("torch_c.from_builtin_tensor", [foreign], [argument])
-            argument.replace_all_uses_except(cast.result, cast)
-        with ir.InsertionPoint(end):
-            for index, value in enumerate(end.operands):
-                end.operands[index] = ir.Operation.create(
-                    "torch_c.to_builtin_tensor", [tensor_of(value.type)], [value]).result
-    function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(
-        [a.type for a in block.arguments], [v.type for v in end.operands]))
-    function.attributes["arg_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(
-        {"moe.name": ir.StringAttr.get(name),
-         "moe.role": ir.StringAttr.get("weight" if name != "x" else "input")}) for name in NAMES])
-
-
 def lowered(text):
-    """Return what torch-mlir makes of a raised program."""
-    with ir.Context() as context:
-        context.allow_unregistered_dialects = True
-        torch_dialect.register_dialect(context)
-        steps = PassManager.parse(f"builtin.module({STEPS})")
-        # A run loads the dialects of its result, which have to be there to parse.
-        steps.run(ir.Module.parse("").operation)
-        module = ir.Module.parse(text)
-        for function in module.body.operations:
-            take_tensors(function.operation)
-        steps.run(module.operation)
-        text = module.operation.get_asm(print_generic_op_form=True, enable_debug_info=False)
+    """Return what torch-mlir makes of a raised program, as the documented script does."""
+    lower = runpy.run_path(str(LOWER))["lower"]
+    text = lower(text, [(name, "weight" if name != "x" else "input") for name in NAMES])
     return moe_opt(text, "--linalg-inline-scalar-operands", "--canonicalize", "--moe-raise-gate",
                    "--moe-fuse-elementwise", "--canonicalize", "--cse")
 
