@@ -14,6 +14,7 @@
 #include "Contraction.h"
 #include "Extents.h"
 #include "Reading.h"
+#include "Routing/Routing.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
@@ -187,7 +188,7 @@ public:
     if (!value)
       return false;
     if (update)
-      value = r.reduce(value, reduced, *update);
+      value = r.reduce(value, reduced, *update, first);
     // The dimensions of the result.
     Dims kept, permutation;
     for (int64_t loop = 0; loop < int64_t(op.getNumLoops()); ++loop)
@@ -277,16 +278,21 @@ private:
     if (!last || !fill || last->getNumOperands() != 2 || !into.hasOneUse())
       return std::nullopt;
     bool isSum = isa<arith::AddFOp, arith::AddIOp>(last),
-         isMax = isa<arith::MaximumFOp>(last);
+         isMax = isa<arith::MaximumFOp>(last),
+         isMin = isa<arith::MinSIOp>(last);
     Value start = fill.getInputs()[0];
+    APInt least;
     if (!(isSum && (matchPattern(start, m_AnyZeroFloat()) ||
                     matchPattern(start, m_Zero()))) &&
-        !(isMax && matchPattern(start, m_NegInfFloat())))
+        !(isMax && matchPattern(start, m_NegInfFloat())) &&
+        !(isMin && matchPattern(start, m_ConstantInt(&least))))
       return std::nullopt;
+    if (isMin)
+      first = double(least.getSExtValue());
     for (unsigned i : {0u, 1u})
       if (last->getOperand(i) == into) {
         yielded = last->getOperand(1 - i);
-        return isSum ? Update::Add : Update::Max;
+        return isSum ? Update::Add : isMax ? Update::Max : Update::Min;
       }
     return std::nullopt;
   }
@@ -365,6 +371,7 @@ private:
   linalg::LinalgOp op;
   Reader &r;
   Dims shape;
+  double first = 0; // that a minimum starts from
   llvm::DenseMap<Value, Value> values;
 };
 } // namespace
@@ -413,6 +420,76 @@ static bool readDot(linalg::LinalgOp op, Reader &r) {
   return true;
 }
 
+/// Returns the scalar of the body of `op` that is the index of a loop: it is
+/// one of the operation, or an input has it along that loop.
+static Value findIndex(linalg::GenericOp op, unsigned loop, Reader &r) {
+  for (auto index : op.getBody()->getOps<linalg::IndexOp>())
+    if (index.getDim() == loop)
+      return index;
+  if (op.getNumDpsInputs() != 2)
+    return {};
+  OpOperand *input = op.getDpsInputOperand(1);
+  Operation *iota = r.tensor(input->get()).getDefiningOp();
+  AffineMap map = op.getMatchingIndexingMap(input);
+  while (isNamed(iota, "stablehlo.convert"))
+    iota = iota->getOperand(0).getDefiningOp();
+  auto dim = isNamed(iota, "stablehlo.iota")
+                 ? integersOf(iota, "iota_dimension")
+                 : std::nullopt;
+  return dim && map.getResult(dim->front()) ==
+                     getAffineDimExpr(loop, op.getContext())
+             ? op.getMatchingBlockArgument(input)
+             : Value();
+}
+
+/// The largest value along a dimension and its index, as two results.
+static bool readArgmax(Operation *other, Reader &r) {
+  auto op = dyn_cast<linalg::GenericOp>(other);
+  if (!op || op->getNumResults() != 2 || !op.hasPureTensorSemantics() ||
+      op.getNumReductionLoops() != 1 || op.getNumDpsInputs() > 2 ||
+      op.getNumDpsInputs() == 0)
+    return false;
+  SmallVector<AffineMap> maps = op.getIndexingMapsArray();
+  AffineMap out = maps.back();
+  SmallVector<unsigned> reduced;
+  op.getReductionDims(reduced);
+  // The loops that stay, and the one that is reduced.
+  SmallVector<AffineExpr> order(out.getResults());
+  order.push_back(getAffineDimExpr(reduced[0], op.getContext()));
+  if (maps[op.getNumDpsInputs()] != out || !out.isProjectedPermutation() ||
+      !maps[0].isPermutation())
+    return false;
+  Dims permutation;
+  for (AffineExpr expr : order)
+    permutation.push_back(*maps[0].getResultPosition(expr));
+  auto value = tensorOf(op->getResult(0)), index = tensorOf(op->getResult(1));
+  OpOperand *scores = op.getDpsInputOperand(0);
+  if (!isa<FloatType>(value.getElementType()) ||
+      !index.getElementType().isSignlessInteger() ||
+      getElementTypeOrSelf(scores->get()) != value.getElementType())
+    return false;
+  // From none, and any index.
+  auto none = op.getDpsInits()[0].getDefiningOp<linalg::FillOp>(),
+       first = op.getDpsInits()[1].getDefiningOp<linalg::FillOp>();
+  if (!none || !first || !matchPattern(none.getInputs()[0], m_NegInfFloat()) ||
+      !matchPattern(first.getInputs()[0], m_Zero()))
+    return false;
+  Value at = findIndex(op, reduced[0], r);
+  Block *body = op.getBody();
+  if (!at || !keepsFirstLargest(
+                 {op.getMatchingBlockArgument(op.getDpsInitOperand(0)),
+                  op.getMatchingBlockArgument(op.getDpsInitOperand(1)),
+                  op.getMatchingBlockArgument(scores), at},
+                 body->getTerminator()->getOperands(), /*isOrdered=*/true))
+    return false;
+  Operation *made =
+      r.create("argmax", r.transpose(r.tensor(scores->get()), permutation),
+               {value, index});
+  r.set(op->getResult(0), made->getResult(0));
+  r.set(op->getResult(1), made->getResult(1));
+  return true;
+}
+
 //===----------------------------------------------------------------------===//
 // Others
 //===----------------------------------------------------------------------===//
@@ -446,6 +523,8 @@ static bool readSlice(tensor::ExtractSliceOp op, Reader &r) {
 }
 
 bool mlir::moe::raising::readLinalg(Operation *op, Reader &r) {
+  if (readArgmax(op, r))
+    return true;
   if (op->getNumResults() != 1 || !tensorOf(op->getResult(0)))
     return false;
   Value result = op->getResult(0);

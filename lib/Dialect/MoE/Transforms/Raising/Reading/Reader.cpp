@@ -51,7 +51,9 @@ void Reader::addUpdate(Operation *op, Type element, Update update) {
       b.createBlock(&op->getRegion(0), {}, {scalar, scalar}, {loc, loc});
   Value result = body->getArgument(1);
   if (update != Update::Set)
-    result = create(update == Update::Add ? "add" : "maximum",
+    result = create(update == Update::Add   ? "add"
+                    : update == Update::Min ? "minimum"
+                                            : "maximum",
                     body->getArguments(), scalar)
                  ->getResult(0);
   create("return", result, {});
@@ -162,17 +164,19 @@ Value Reader::concatenate(ValueRange values, int64_t dim) {
               named("dimension", Dims(dim)));
 }
 
-Value Reader::reduce(Value value, Dims dims, Update update) {
+Value Reader::reduce(Value value, Dims dims, Update update, double first) {
   RankedTensorType type = tensorOf(value);
   SmallVector<int64_t> shape;
   for (auto [dim, extent] : llvm::enumerate(type.getShape()))
     if (!llvm::is_contained(dims, int64_t(dim)))
       shape.push_back(extent);
   Type element = type.getElementType();
-  Value start = splat(
-      RankedTensorType::get({}, element),
-      update == Update::Add ? 0.0 : -std::numeric_limits<double>::infinity());
-  Operation *op = create("reduce", {value, start}, type.clone(shape),
+  double start = update == Update::Add ? 0.0
+                 : update == Update::Min
+                     ? first
+                     : -std::numeric_limits<double>::infinity();
+  Value from = splat(RankedTensorType::get({}, element), start);
+  Operation *op = create("reduce", {value, from}, type.clone(shape),
                          named("dimensions", dims));
   addUpdate(op, element, update);
   return op->getResult(0);

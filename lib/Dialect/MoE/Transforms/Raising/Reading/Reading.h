@@ -84,7 +84,8 @@ public:
   Value compare(StringRef direction, Value a, Value b);
   Value slice(Value value, Dims starts, Dims limits, Dims strides);
   Value concatenate(ValueRange values, int64_t dim);
-  Value reduce(Value value, Dims dims, Update update);
+  /// `first` is what a minimum starts from.
+  Value reduce(Value value, Dims dims, Update update, double first = 0);
   Value cumulativeSum(Value value, int64_t dim);
   /// value[ids, ...] for ids of any rank.
   Value gather(Value value, Value ids);

@@ -16,6 +16,8 @@
 #include "Routing/Values/Axes.h"
 
 #include "mlir/AsmParser/AsmParser.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/TypeUtilities.h"
 #include "llvm/Support/SaveAndRestore.h"
 
 using namespace mlir;
@@ -186,10 +188,44 @@ private:
 };
 } // namespace
 
-Value mlir::moe::raising::flattenTokens(Value scores, RewriterBase &rewriter) {
+/// Groups of dimensions: the first ones together, and each of the others.
+static SmallVector<ReassociationIndices> groupsOf(int64_t first,
+                                                  int64_t others) {
+  SmallVector<ReassociationIndices> groups(1);
+  for (int64_t dim = 0; dim < first; ++dim)
+    groups[0].push_back(dim);
+  for (int64_t dim = first; dim < first + others; ++dim)
+    groups.push_back({dim});
+  return groups;
+}
+
+Value mlir::moe::raising::restoreTokens(Value rows, Value scores,
+                                        RankedTensorType type,
+                                        RewriterBase &rewriter) {
+  if (type.hasStaticShape())
+    return buildReshape(rewriter, rows, type);
+  int64_t first = tensorOf(scores).getRank() - 1;
+  SmallVector<OpFoldResult> sizes =
+      tensor::getMixedSizes(rewriter, rows.getLoc(), scores);
+  sizes.resize(first);
+  for (int64_t extent : type.getShape().drop_front(first))
+    sizes.push_back(rewriter.getIndexAttr(extent));
+  return tensor::ExpandShapeOp::create(rewriter, rows.getLoc(), type, rows,
+                                       groupsOf(first, type.getRank() - first),
+                                       sizes);
+}
+
+Value mlir::moe::raising::flattenTokens(Value scores, Routing &routing) {
   RankedTensorType type = tensorOf(scores);
-  if (!type || type.getRank() < 3 || !type.hasStaticShape())
+  if (!type || type.getRank() < 3 ||
+      ShapedType::isDynamicShape(type.getShape().drop_front()))
     return {};
+  if (GateOp gate = routing.gatesOfScores.lookup(scores))
+    return gate.getLogits();
   Dims tokens(type.getShape().drop_back());
-  return Flattener(rewriter, tokens).rowsOf(scores);
+  if (!type.hasStaticShape())
+    return tensor::CollapseShapeOp::create(routing.rewriter, scores.getLoc(),
+                                           scores,
+                                           groupsOf(type.getRank() - 1, 1));
+  return Flattener(routing.rewriter, tokens).rowsOf(scores);
 }

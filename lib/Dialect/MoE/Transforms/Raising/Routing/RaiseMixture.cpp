@@ -230,7 +230,7 @@ static SmallVector<Mixture, 1> matchSum(Operation *op, Routing &routing) {
     return found;
   auto type = tensorOf(op->getOperand(0));
   int64_t summed = dims->front();
-  if (!type || summed < 0 || summed >= type.getRank() - 1)
+  if (!type || summed < 0 || summed >= type.getRank())
     return found;
   bool isBatch = type.getRank() == 4 && type.hasStaticShape();
   if (type.getRank() != 3 && !isBatch)
@@ -252,19 +252,22 @@ static SmallVector<Mixture, 1> matchSum(Operation *op, Routing &routing) {
     for (unsigned i : {0u, 1u}) {
       std::optional<Selector> selector =
           routing.selectors.get(product->getOperand(i));
+      // The columns are last in the result.
+      size_t last = type.getRank() - (summed == type.getRank() - 1 ? 2 : 1);
       if (!selector || layoutOf(*selector) != RowLayout::Dense ||
-          selector->axes[summed] != "e" || selector->axes.back() != "*")
+          selector->axes[summed] != "e" || selector->axes[last] != "*")
         continue;
-      Axes axes = selector->axes, tokens = selector->axes;
-      axes.back() = "n";
-      tokens.pop_back();
-      tokens.erase(tokens.begin() + summed);
+      Axes axes = selector->axes, tokens;
+      axes[last] = "n";
+      for (auto [dim, names] : llvm::enumerate(selector->axes))
+        if (dim != last && int64_t(dim) != summed)
+          tokens.push_back(names);
       llvm::erase(tokens, "");
       if (tokens == Axes{"t"} || tokens == Axes{"g", "s"})
         found.push_back(
             {RowLayout::Dense, *selector, product->getOperand(1 - i), axes});
     }
-  if (isBatch)
+  if (isBatch || summed == 2)
     return found;
   // Of the choices.
   for (const Selector &known : choicesOf(routing)) {

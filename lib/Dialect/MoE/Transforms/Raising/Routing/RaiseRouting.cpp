@@ -79,10 +79,25 @@ static bool isOfExperts(Operation *op) {
          (of.getValue() == "chlo.top_k" || of.getValue() == "chlo.ragged_dot");
 }
 
-/// True for a reduction that may be an argmax, which other programs have, too.
-static bool mayBeArgmax(Operation *op) {
+/// True for a reduction that may be an argmax, which other programs have, too:
+/// of values and indices, or the smallest index; and for a sort of scores.
+static bool mayBeChoice(Operation *op) {
+  if (auto generic = dyn_cast<linalg::GenericOp>(op)) {
+    if (generic.getNumReductionLoops() != 1)
+      return false;
+    Operation *last =
+        generic.getBody()->getTerminator()->getOperand(0).getDefiningOp();
+    return generic->getNumResults() == 2 ||
+           isa_and_present<arith::MinSIOp>(last);
+  }
+  if (op->getName().getStringRef() == "stablehlo.sort") {
+    RankedTensorType type = op->getNumOperands() == 1
+                                ? tensorOf(op->getOperand(0))
+                                : RankedTensorType();
+    return type && type.getRank() == 2 && isRowFloat(type.getElementType());
+  }
   return op->getName().getStringRef() == "stablehlo.reduce" &&
-         op->getNumOperands() == 4;
+         (op->getNumOperands() == 4 || updateOf(op) == Update::Min);
 }
 
 /// Replaces rows that are selected everywhere: a bound that is kept.
@@ -114,7 +129,7 @@ struct MoERaiseRouting : moe::impl::MoERaiseRoutingBase<MoERaiseRouting> {
     llvm::DenseSet<Block *> ofExperts;
     walkOutsideLinalg(getOperation(), [&](Operation *op) {
       bool isCertain = isOfExperts(op);
-      if (isCertain || mayBeArgmax(op))
+      if (isCertain || mayBeChoice(op))
         blocks.insert(op->getBlock());
       if (isCertain)
         ofExperts.insert(op->getBlock());
@@ -201,12 +216,15 @@ struct MoERaiseRouting : moe::impl::MoERaiseRoutingBase<MoERaiseRouting> {
     Raised raised;
     SmallVector<Argmax> argmaxes;
     for (Operation &op : llvm::make_early_inc_range(block))
-      if (std::optional<Argmax> made = raiseArgmax(&op, rewriter))
+      if (std::optional<Argmax> made = raiseArgmax(&op, routing))
         argmaxes.push_back(std::move(*made));
     for (Operation &op : llvm::make_early_inc_range(block)) {
       rewriter.setInsertionPoint(&op);
       Operation *before = op.getPrevNode(), *after = op.getNextNode();
-      bool isGate = bool(raiseTopK(&op, rewriter));
+      GateOp gate = raiseTopK(&op, routing);
+      bool isGate = bool(gate);
+      if (gate)
+        raiseGroups(gate, routing);
       raised.gates += isGate;
       if (isGate || raiseSoftmax(&op, rewriter) ||
           raiseColumns(&op, rewriter)) {

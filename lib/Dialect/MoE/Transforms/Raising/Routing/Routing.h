@@ -37,6 +37,10 @@ struct Routing {
   llvm::MapVector<Value, SmallVector<Operation *>> groupings = {};
   /// The results of loops that store a value for each expert.
   llvm::MapVector<Value, Iteration> iterations = {};
+  /// The gates of rows [T, E] that choose among scores [B, .., E].
+  llvm::MapVector<Value, GateOp> gatesOfScores = {};
+  /// Masks of all experts but those of a selector.
+  llvm::MapVector<Value, Selector> others = {};
   /// Operations that are erased if nothing has used them.
   SmallVector<Operation *> made = {};
 
@@ -63,14 +67,26 @@ struct Routing {
 //===----------------------------------------------------------------------===//
 
 /// A top-k becomes a gate that only selects, which is returned.
-GateOp raiseTopK(Operation *op, RewriterBase &rewriter);
+GateOp raiseTopK(Operation *op, Routing &routing);
 GateOp buildTopK(RewriterBase &rewriter, Location loc, Value scores, int64_t k);
+/// A gate of scores that are masked but for the best groups of experts becomes
+/// one with groups.
+bool raiseGroups(GateOp gate, Routing &routing);
 /// Returns scores [B, .., E] as those of rows [T, E], computed of rows as far
-/// as possible; null if an extent is dynamic.
-Value flattenTokens(Value scores, RewriterBase &rewriter);
+/// as possible; null if another extent than the first is dynamic.
+Value flattenTokens(Value scores, Routing &routing);
+/// Returns what a gate of those rows computes, [T, ..], as `type`, [B, .., ..].
+Value restoreTokens(Value rows, Value scores, RankedTensorType type,
+                    RewriterBase &rewriter);
 Value buildReshape(RewriterBase &rewriter, Value value, RankedTensorType type);
+/// True if, of two values with an index each (`arguments`: a value, its index,
+/// and the other ones), `results` are the larger value and its index, of equal
+/// values the lower index; with `isOrdered` for a first index below the other.
+/// What it does follows from how they compare, so that two numbers show it.
+bool keepsFirstLargest(ValueRange arguments, ValueRange results,
+                       bool isOrdered);
 /// An argmax of all scores of a token becomes the same of one choice.
-std::optional<Argmax> raiseArgmax(Operation *op, RewriterBase &rewriter);
+std::optional<Argmax> raiseArgmax(Operation *op, Routing &routing);
 /// Puts the argmax back if nothing but it used the gate; false otherwise.
 bool undoUnused(const Argmax &made, RewriterBase &rewriter);
 /// The operations of a softmax become one.
@@ -101,6 +117,11 @@ bool raiseUnrolled(Operation *op, Routing &routing);
 bool raiseChoices(Operation *op, Routing &routing);
 /// So does a loop over the experts.
 bool raiseLoop(Operation *op, Routing &routing);
+/// A comparison of scores with one of the largest ones of each token is a mask
+/// of its experts.
+void visitThreshold(Operation *op, Routing &routing);
+/// True for ids [T, E] that are the experts themselves, or none.
+bool areExperts(Value ids);
 /// Weights that are scores of all experts times a mask are those of the
 /// choices; true if their sum became one of these.
 bool raiseMaskedScores(Operation *op, Routing &routing);

@@ -28,13 +28,19 @@ using namespace mlir::moe::raising;
 
 using Dims = SmallVector<int64_t>;
 
-/// True for a mask [T, E] of the experts that a token chose, perhaps times
-/// their weights.
+bool mlir::moe::raising::areExperts(Value ids) {
+  auto gate = ids.getDefiningOp<GateOp>();
+  return gate && gate.getGivenIds() && gate.getTopK() == gate.getNumExperts();
+}
+
+/// True for a mask [T, E] of the experts that a token chose, or [G, S, E] of
+/// groups of tokens, perhaps times their weights.
 static bool isMask(const std::optional<Selector> &selector, bool isWeighted) {
   return selector && selector->kind == Selector::Product && selector->hot &&
          !selector->isPlaceful() && !selector->unless && !selector->expert &&
-         selector->functions.empty() && selector->axes == Axes{"t", "e"} &&
-         bool(selector->weights) == isWeighted;
+         selector->functions.empty() && bool(selector->weights) == isWeighted &&
+         (selector->axes == Axes{"t", "e"} ||
+          selector->axes == Axes{"g", "s", "e"});
 }
 
 namespace {
@@ -53,9 +59,6 @@ public:
         !gate.getBias() &&
         getElementTypeOrSelf(gate.getWeights()) == getElementTypeOrSelf(scores))
       return gate.getWeights();
-    // The body of an operation has no value of a program that is read.
-    if (isRead(scores.getDefiningOp()))
-      return {};
     RankedTensorType type = tensorOf(ids);
     return generic(ids, {AffineMap::getMultiDimIdentityMap(2, b.getContext())},
                    type.clone(getElementTypeOrSelf(scores)),
@@ -172,15 +175,18 @@ private:
 };
 } // namespace
 
-/// Returns the number of each token that a value [T, E] repeats along the
-/// experts, [T] or [T, 1]; null if it does not.
-static Value perToken(Value value, Value ids) {
-  Axes axes{"t", "e"};
+/// Returns the number of each token that a value with these axes repeats along
+/// the experts, [T] or [T, 1]; null if it does not.
+static Value perToken(Value value, Axes axes, Value ids, Operation *sink,
+                      Routing &routing) {
   while (Operation *op = value.getDefiningOp()) {
     RankedTensorType type = tensorOf(value);
+    Axes left = axes;
+    llvm::erase(left, "");
     if (countAxis(axes, 'e') == 0 &&
-        (type.getRank() == 1 ||
-         (type.getRank() == 2 && type.getDimSize(1) == 1)))
+        (type.getRank() == int64_t(left.size()) ||
+         (type.getRank() == int64_t(left.size()) + 1 &&
+          type.getShape().back() == 1)))
       break;
     if (!isBroadcast(op))
       return {};
@@ -191,49 +197,20 @@ static Value perToken(Value value, Value ids) {
     value = op->getOperand(0);
   }
   RankedTensorType type = tensorOf(value);
-  bool fits = type && (axes == Axes{"t"} || axes == Axes{"t", ""});
-  return fits && isRowFloat(type.getElementType()) && haveSameRows(value, ids)
+  if (!axes.empty() && axes.back().empty())
+    axes.pop_back();
+  if (axes == Axes{"g", "s"} && type.hasStaticShape() && !isRead(sink)) {
+    routing.rewriter.setInsertionPoint(sink);
+    value = buildReshape(
+        routing.rewriter, value,
+        RankedTensorType::get({type.getNumElements()}, type.getElementType()));
+    routing.made.push_back(value.getDefiningOp());
+    axes = {"t"};
+  }
+  return axes == Axes{"t"} && isRowFloat(type.getElementType()) &&
+                 haveSameRows(value, ids)
              ? value
              : Value();
-}
-
-/// The scores of a product or selection with a mask; a selector then.
-static bool visitScores(Operation *op, Routing &routing) {
-  bool isSelect = isNamed(op, "stablehlo.select");
-  if (!isSelect && !isNamed(op, "stablehlo.multiply"))
-    return false;
-  unsigned at = 0;
-  std::optional<Selector> mask = routing.selectors.get(op->getOperand(0));
-  if (!isSelect && !isMask(mask, false))
-    mask = routing.selectors.get(op->getOperand(at = 1));
-  if (!isMask(mask, false))
-    return false;
-  Value scores = op->getOperand(isSelect ? 1 : 1 - at);
-  RankedTensorType type = tensorOf(scores);
-  if (!type || type.getRank() != 2 || !isRowFloat(type.getElementType()) ||
-      type != op->getResult(0).getType() ||
-      type.getDimSize(1) != Choices::expertsOf(mask->ids) ||
-      !haveSameRows(scores, mask->ids) || splatOf(scores) ||
-      routing.selectors.get(scores) ||
-      (hasChoiceAxis(*mask) &&
-       Selectors::weightsOf(scores, {"t", "*"}, mask->ids)))
-    return false;
-  if (isSelect) {
-    std::optional<double> rest = splatOf(op->getOperand(2));
-    // A softmax or sigmoid makes 0 of the lowest number, too.
-    bool isLowest = rest && *rest <= -std::numeric_limits<float>::max();
-    if (!rest || (*rest != 0 && !isLowest))
-      return false;
-    if (isLowest) {
-      mask->kind = Selector::Scores;
-      mask->hot = false;
-    }
-  }
-  mask->weights = ChoiceBuilder(routing, op).choose(scores, mask->ids);
-  if (!mask->weights)
-    return false;
-  routing.selectors.assign(op->getResult(0), *mask);
-  return true;
 }
 
 /// Returns the scores [T, E] that a value with these axes has, perhaps repeated
@@ -263,7 +240,13 @@ static Value scoresOf(Value value, Axes axes, const Selector &mask,
     value = from;
   }
   RankedTensorType type = tensorOf(value);
-  if (axes == Axes{"g", "s", "e"} && type.hasStaticShape() && !isRead(sink)) {
+  if (GateOp gate = routing.gatesOfScores.lookup(value);
+      gate && axes == Axes{"g", "s", "e"}) {
+    value = gate.getLogits();
+    type = tensorOf(value);
+    axes = {"t", "e"};
+  } else if (axes == Axes{"g", "s", "e"} && type.hasStaticShape() &&
+             !isRead(sink)) {
     // Of groups of tokens.
     routing.rewriter.setInsertionPoint(sink);
     value = buildReshape(
@@ -281,6 +264,76 @@ static Value scoresOf(Value value, Axes axes, const Selector &mask,
                  haveSameRows(value, mask.ids) && !splatOf(value)
              ? value
              : Value();
+}
+
+/// The axes of scores that a mask with these axes is multiplied by.
+static Axes repeatedAlong(const Axes &axes, StringRef names) {
+  Axes made = axes;
+  for (std::string &each : made)
+    if (each == names)
+      each = "*";
+  return made;
+}
+
+/// The same of the scores of each choice: a mask [T, K, E].
+static bool isMaskOfChoices(const std::optional<Selector> &selector,
+                            bool isWeighted) {
+  return selector && selector->kind == Selector::Product && selector->hot &&
+         !selector->isPlaceful() && !selector->unless && !selector->expert &&
+         selector->functions.empty() && bool(selector->weights) == isWeighted &&
+         hasTokens(selector->axes) && selector->axes.back() == "e" &&
+         hasChoiceAxis(*selector) &&
+         selector->axes.size() == (countAxis(selector->axes, 'g') ? 4u : 3u);
+}
+
+/// The scores of a product or selection with a mask; a selector then.
+static bool visitScores(Operation *op, Routing &routing) {
+  bool isSelect = isNamed(op, "stablehlo.select");
+  if (!isSelect && !isNamed(op, "stablehlo.multiply"))
+    return false;
+  unsigned at = 0;
+  std::optional<Selector> mask = routing.selectors.get(op->getOperand(0));
+  auto isKnown = [&] {
+    return isMask(mask, false) || isMaskOfChoices(mask, false);
+  };
+  if (!isSelect && !isKnown())
+    mask = routing.selectors.get(op->getOperand(at = 1));
+  // Or a selection by a mask of the other experts.
+  auto others = routing.others.find(op->getOperand(0));
+  bool isInverted = isSelect && !isKnown() && others != routing.others.end();
+  if (isInverted)
+    mask = others->second;
+  if (!isKnown())
+    return false;
+  Value scores = op->getOperand(isSelect ? (isInverted ? 2 : 1) : 1 - at);
+  Axes repeated = repeatedAlong(mask->axes, "e");
+  if (scores.getType() != op->getResult(0).getType() ||
+      routing.selectors.get(scores) ||
+      (hasChoiceAxis(*mask) &&
+       Selectors::weightsOf(scores, repeated, mask->ids)))
+    return false;
+  scores = scoresOf(scores, repeatedAlong(mask->axes, "k"), *mask, op, routing);
+  if (!scores)
+    return false;
+  if (isSelect) {
+    std::optional<double> rest = splatOf(op->getOperand(isInverted ? 1 : 2));
+    // A softmax or sigmoid makes 0 of the lowest number, too.
+    bool isLowest = rest && *rest <= -std::numeric_limits<float>::max();
+    if (!rest || (*rest != 0 && (!isLowest || mask->axes.size() != 2)))
+      return false;
+    if (isLowest) {
+      mask->kind = Selector::Scores;
+      mask->hot = false;
+    }
+  }
+  // Of all experts, what the program computes has the weights.
+  mask->weights = areExperts(mask->ids)
+                      ? op->getResult(0)
+                      : ChoiceBuilder(routing, op).choose(scores, mask->ids);
+  if (!mask->weights)
+    return false;
+  routing.selectors.assign(op->getResult(0), *mask);
+  return true;
 }
 
 /// The scores of a product with a mask of slots: an einsum of [T, E] and
@@ -338,22 +391,121 @@ static bool visitSlotScores(Operation *op, Routing &routing) {
   return false;
 }
 
-/// The sum of the weights of a token.
+/// Replaces the sum of the weights [T, K] of each token.
+static bool replaceSum(Operation *op, Value weights, Routing &routing) {
+  RankedTensorType type = tensorOf(op->getResult(0));
+  if (getElementTypeOrSelf(weights) != type.getElementType())
+    return false;
+  Value sum = ChoiceBuilder(routing, op).sum(weights);
+  routing.visit(sum.getDefiningOp());
+  if (type.getRank() > 1 && type.hasStaticShape()) {
+    sum = buildReshape(routing.rewriter, sum, type);
+    routing.visit(sum.getDefiningOp());
+  }
+  routing.rewriter.replaceAllUsesWith(op->getResult(0),
+                                      routing.recast(sum, type));
+  return true;
+}
+
+/// Replaces the weights of each choice, whose type is another one only in how
+/// static it is.
+static bool replaceChosen(Operation *op, Value weights, Routing &routing) {
+  RankedTensorType type = tensorOf(op->getResult(0));
+  if (getElementTypeOrSelf(weights) != type.getElementType())
+    return false;
+  if (type.getRank() == 1) {
+    // Of one choice, as a vector.
+    weights =
+        tensor::CollapseShapeOp::create(routing.rewriter, op->getLoc(), weights,
+                                        ArrayRef<ReassociationIndices>{{0, 1}});
+    routing.visit(weights.getDefiningOp());
+  } else if (type.getRank() != 2) {
+    if (!type.hasStaticShape())
+      return false;
+    weights = buildReshape(routing.rewriter, weights, type);
+    routing.visit(weights.getDefiningOp());
+  }
+  routing.rewriter.replaceAllUsesWith(op->getResult(0),
+                                      routing.recast(weights, type));
+  return true;
+}
+
+/// The sum of the weights of a token, or over the experts of each choice.
 static bool raiseSum(Operation *op, Routing &routing) {
   if (!isNamed(op, "stablehlo.reduce") || op->getNumOperands() != 2 ||
-      integersOf(op, "dimensions") != Dims{1} || updateOf(op) != Update::Add ||
-      splatOf(op->getOperand(1)) != 0.0)
+      updateOf(op) != Update::Add || splatOf(op->getOperand(1)) != 0.0)
     return false;
   std::optional<Selector> mask = routing.selectors.get(op->getOperand(0));
-  if (!isMask(mask, true) || getElementTypeOrSelf(mask->weights) !=
-                                 getElementTypeOrSelf(op->getResult(0)))
+  if (!mask ||
+      integersOf(op, "dimensions") != Dims{int64_t(mask->axes.size()) - 1})
     return false;
-  Value sum = ChoiceBuilder(routing, op).sum(mask->weights);
-  Operation *view = sum.getDefiningOp();
-  routing.visit(view);
-  routing.rewriter.replaceAllUsesWith(
-      op->getResult(0), routing.recast(sum, op->getResult(0).getType()));
-  return true;
+  if (isMaskOfChoices(mask, true)) {
+    ChoiceBuilder builder(routing, op);
+    return replaceChosen(op, mask->weights, routing);
+  }
+  return isMask(mask, true) && !areExperts(mask->ids) &&
+         replaceSum(op, mask->weights, routing);
+}
+
+/// The same of an einsum of scores and a mask.
+static bool raiseSumOfProducts(Operation *op, Routing &routing) {
+  std::optional<Contraction> dot =
+      isNamed(op, "stablehlo.dot_general") ? readContraction(op) : std::nullopt;
+  if (!dot)
+    return false;
+  for (unsigned i : {0u, 1u}) {
+    std::optional<Selector> mask = routing.selectors.get(dot->operand(i));
+    Value other = dot->operand(1 - i);
+    bool isOfChoices = isMaskOfChoices(mask, false);
+    if (!(isOfChoices || isMask(mask, false)) || areExperts(mask->ids) ||
+        routing.selectors.get(other) ||
+        dot->outLoops != ArrayRef(dot->loops(i)).drop_back())
+      continue;
+    Axes of;
+    for (unsigned loop : dot->loops(1 - i)) {
+      auto at = llvm::find(dot->loops(i), loop);
+      of.push_back(at == dot->loops(i).end()
+                       ? "?"
+                       : mask->axes[at - dot->loops(i).begin()]);
+    }
+    Value scores = countAxis(of, '?') || countAxis(of, 'k')
+                       ? Value()
+                       : scoresOf(other, of, *mask, op, routing);
+    ChoiceBuilder builder(routing, op);
+    Value weights = scores ? builder.choose(scores, mask->ids) : Value();
+    return weights && (isOfChoices ? replaceChosen(op, weights, routing)
+                                   : replaceSum(op, weights, routing));
+  }
+  return false;
+}
+
+/// Scores gathered by the ids.
+static bool raiseGather(Operation *op, Routing &routing) {
+  if (!isNamed(op, "stablehlo.gather") || op->getNumOperands() != 2)
+    return false;
+  Value columns =
+      columnsOf(op->getOperand(1), textOf(op, "dimension_numbers"),
+                {"offset_dims", "collapsed_slice_dims", "start_index_map",
+                 "operand_batching_dims", "start_indices_batching_dims"},
+                routing.selectors);
+  std::optional<Selector> ids =
+      columns ? routing.selectors.get(columns) : std::nullopt;
+  RankedTensorType type = tensorOf(op->getOperand(0));
+  if (!ids || ids->kind != Selector::Ids || !type ||
+      type.getRank() + 1 != int64_t(ids->axes.size()) ||
+      integersOf(op, "slice_sizes") != Dims(type.getRank(), 1))
+    return false;
+  Axes of = type.getRank() == 3 ? Axes{"g", "s"} : Axes{"t"};
+  Axes expected = of;
+  expected.push_back(topKOf(ids->ids) == 1 ? "" : "k");
+  expected.push_back("");
+  of.push_back("e");
+  Value scores = ids->axes == expected
+                     ? scoresOf(op->getOperand(0), of, *ids, op, routing)
+                     : Value();
+  ChoiceBuilder builder(routing, op);
+  Value weights = scores ? builder.choose(scores, ids->ids) : Value();
+  return weights && replaceChosen(op, weights, routing);
 }
 
 /// The weights of a token, divided by or times a number of it, or of all.
@@ -372,7 +524,7 @@ static bool visitScaled(Operation *op, Routing &routing) {
            by.getDefiningOp()->getNumOperands() > 0)
       by = by.getDefiningOp()->getOperand(0);
     if (!splatOf(by))
-      by = perToken(by, mask->ids);
+      by = perToken(by, mask->axes, mask->ids, op, routing);
     else if (tensorOf(by).getRank() > 0 || isRead(by.getDefiningOp()))
       by = {};
     if (!by ||
@@ -380,7 +532,9 @@ static bool visitScaled(Operation *op, Routing &routing) {
         getElementTypeOrSelf(by) != getElementTypeOrSelf(op->getResult(0)))
       continue;
     mask->weights =
-        ChoiceBuilder(routing, op).scale(mask->weights, by, divides);
+        areExperts(mask->ids)
+            ? op->getResult(0)
+            : ChoiceBuilder(routing, op).scale(mask->weights, by, divides);
     routing.selectors.assign(op->getResult(0), *mask);
     return true;
   }
@@ -388,10 +542,12 @@ static bool visitScaled(Operation *op, Routing &routing) {
 }
 
 bool mlir::moe::raising::raiseMaskedScores(Operation *op, Routing &routing) {
-  if (routing.gates.empty() || op->getNumResults() != 1)
+  if (op->getNumResults() != 1)
     return false;
+  visitThreshold(op, routing);
   if (visitScores(op, routing) || visitScaled(op, routing) ||
       visitSlotScores(op, routing))
     return false;
-  return raiseSum(op, routing);
+  return raiseSum(op, routing) || raiseSumOfProducts(op, routing) ||
+         raiseGather(op, routing);
 }

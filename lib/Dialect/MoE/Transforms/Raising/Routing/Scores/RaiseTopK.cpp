@@ -56,7 +56,8 @@ GateOp mlir::moe::raising::buildTopK(RewriterBase &rewriter, Location loc,
       /*score_type=*/element.isF32() ? nullptr : TypeAttr::get(element));
 }
 
-GateOp mlir::moe::raising::raiseTopK(Operation *op, RewriterBase &rewriter) {
+GateOp mlir::moe::raising::raiseTopK(Operation *op, Routing &routing) {
+  RewriterBase &rewriter = routing.rewriter;
   std::optional<int64_t> k = matchTopK(op);
   if (!k || op->getNumOperands() != 1 || op->getNumResults() != 2)
     return {};
@@ -74,20 +75,23 @@ GateOp mlir::moe::raising::raiseTopK(Operation *op, RewriterBase &rewriter) {
       values.getRank() != type.getRank() || values.getDimSize(last) != *k ||
       !isRowFloat(type.getElementType()))
     return {};
-  // Tokens of a batch are rows.
+  // Tokens of a batch are rows, and so are groups of experts.
   if (last > 1) {
     if (!isNamed(op, "chlo.top_k") && !isNamed(op, "stablehlo.composite"))
       return {};
-    scores = flattenTokens(scores, rewriter);
+    scores = flattenTokens(scores, routing);
     if (!scores)
       return {};
   }
   GateOp gate = buildTopK(rewriter, op->getLoc(), scores, *k);
+  if (last > 1)
+    routing.gatesOfScores.insert({op->getOperand(0), gate});
   SmallVector<Value> results;
   for (auto [result, old] : llvm::zip(gate->getResults(), op->getResults())) {
     if (last > 1)
-      results.push_back(buildReshape(rewriter, result,
-                                     cast<RankedTensorType>(old.getType())));
+      results.push_back(restoreTokens(result, op->getOperand(0),
+                                      cast<RankedTensorType>(old.getType()),
+                                      rewriter));
     else if (result.getType() == old.getType())
       results.push_back(result);
     else

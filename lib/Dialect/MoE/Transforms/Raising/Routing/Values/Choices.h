@@ -113,7 +113,7 @@ bool areWeightsOf(Value weights, Value ids);
 /// True if each of `rows` is one of an expert, by the offsets.
 bool coversAll(Value offsets, Value rows);
 /// What a region of a scatter or reduction does with its two arguments.
-enum class Update { Other, Set, Add, And, Max, Or };
+enum class Update { Other, Set, Add, And, Max, Min, Or };
 Update updateOf(Operation *op);
 
 } // namespace mlir::moe::raising

@@ -35,6 +35,8 @@ Update mlir::moe::raising::updateOf(Operation *op) {
     return Update::Add;
   if (isNamed(update, "stablehlo.maximum"))
     return Update::Max;
+  if (isNamed(update, "stablehlo.minimum"))
+    return Update::Min;
   if (isNamed(update, "stablehlo.or"))
     return Update::Or;
   return isNamed(update, "stablehlo.and") ? Update::And : Update::Other;

@@ -15,31 +15,28 @@ using namespace mlir::moe::raising;
 
 using Dims = SmallVector<int64_t>;
 
-/// Returns the columns that a scatter sets in each row, [T, K, 1]: by indices
-/// of the row and the column, or as one for each row. Rows may have two
-/// dimensions.
-static Value scatteredColumns(Operation *op, const Selectors &selectors) {
-  std::string text = textOf(op, "scatter_dimension_numbers");
-  Value indices = op->getOperand(1);
+Value mlir::moe::raising::columnsOf(Value indices, StringRef text,
+                                    const ColumnFields &fields,
+                                    const Selectors &selectors) {
   RankedTensorType type = tensorOf(indices);
   int64_t rank = type ? type.getRank() - 1 : 0; // of the result
-  if (rank < 2 || rank > 3 ||
-      integersIn(text, "update_window_dims") != Dims{} ||
+  if (rank < 2 || rank > 3 || integersIn(text, fields.window) != Dims{} ||
       integersIn(text, "index_vector_dim") != Dims{rank})
     return {};
-  if (integersIn(text, "input_batching_dims") == Dims{0})
-    return integersIn(text, "scatter_indices_batching_dims") == Dims{0} &&
-                   integersIn(text, "inserted_window_dims") == Dims{1} &&
-                   integersIn(text, "scatter_dims_to_operand_dims") == Dims{1}
+  Dims all = llvm::to_vector(llvm::seq<int64_t>(rank)),
+       tokens = llvm::to_vector(llvm::seq<int64_t>(rank - 1));
+  if (integersIn(text, fields.batching) == tokens)
+    return integersIn(text, fields.indicesBatching) == tokens &&
+                   integersIn(text, fields.single) == Dims{rank - 1} &&
+                   integersIn(text, fields.places) == Dims{rank - 1}
                ? indices
                : Value();
   Operation *parts = definedBy(indices, "stablehlo.concatenate");
-  Dims all = llvm::to_vector(llvm::seq<int64_t>(rank));
   if (!parts || parts->getNumOperands() != rank ||
       integersOf(parts, "dimension") != Dims{rank} ||
-      integersIn(text, "inserted_window_dims") != all ||
-      integersIn(text, "scatter_dims_to_operand_dims") != all ||
-      integersIn(text, "input_batching_dims") != Dims{})
+      integersIn(text, fields.single) != all ||
+      integersIn(text, fields.places) != all ||
+      integersIn(text, fields.batching) != Dims{})
     return {};
   for (int64_t dim = 0; dim < rank - 1; ++dim) {
     std::optional<Selector> row = selectors.get(parts->getOperand(dim));
@@ -52,6 +49,14 @@ static Value scatteredColumns(Operation *op, const Selectors &selectors) {
       return {};
   }
   return parts->getOperand(rank - 1);
+}
+
+static Value scatteredColumns(Operation *op, const Selectors &selectors) {
+  return columnsOf(op->getOperand(1), textOf(op, "scatter_dimension_numbers"),
+                   {"update_window_dims", "inserted_window_dims",
+                    "scatter_dims_to_operand_dims", "input_batching_dims",
+                    "scatter_indices_batching_dims"},
+                   selectors);
 }
 
 void Selectors::visitScatter(Operation *op) {

@@ -179,8 +179,9 @@ void Selectors::visitCompare(Operation *op) {
       made.off.reset();
       char axis = selector->kind == Selector::Ids ? 'e' : 'c';
       for (auto [dim, names] : llvm::enumerate(made.axes)) {
+        // Along others both may be repeated.
         bool isIndex = index->axes[dim] == "i";
-        if (isIndex != (names == "*"))
+        if (isIndex && names != "*")
           return;
         if (!isIndex)
           continue;
@@ -306,23 +307,11 @@ void Selectors::visitMultiply(Operation *op) {
   }
   if (right->kind == Selector::Place)
     std::swap(left, right);
-  // The place of the choices with an expert, of those that are kept.
-  if (left->kind != Selector::Place || right->kind != Selector::Product ||
-      right->weights || right->slot || right->unless || right->expert ||
-      left->ids != right->ids || left->zeroFrom ||
-      (right->isPlaceful() && !left->countsAs(*right)) ||
-      hasChoiceAxis(*left) != hasChoiceAxis(*right))
+  if (left->kind != Selector::Place)
     return;
-  std::optional<Axes> axes = mergeAxes(left->axes, right->axes);
-  if (!axes || *axes != left->axes)
-    return;
-  Selector made = *left;
-  if (right->hot)
-    made.off = 0;
-  else if (made.off != 0)
-    made.off.reset();
-  made.zeroFrom = right->kept;
-  set(op, made);
+  std::optional<Selector> made = placeWhere(*left, *right);
+  if (made && made->axes == left->axes)
+    set(op, *made);
 }
 
 void Selectors::visitAdd(Operation *op) {
@@ -512,7 +501,8 @@ void Selectors::visitDot(Operation *op) {
   for (unsigned i : {0u, 1u}) {
     if (!known[i])
       continue;
-    if (known[i]->kind != Selector::Product)
+    if (known[i]->kind != Selector::Product &&
+        !(known[i]->kind == Selector::Place && isExact(op->getResult(0))))
       return;
     for (auto [loop, names] : llvm::zip_equal(dot->loops(i), known[i]->axes)) {
       std::string &have = along[loop];
@@ -548,9 +538,14 @@ void Selectors::visitDot(Operation *op) {
   if (known[0] && known[1]) {
     for (unsigned i : {0u, 1u})
       known[i]->axes = spread(known[i]->axes, dot->loops(i));
-    made = product(*known[0], *known[1]);
+    unsigned place = known[0]->kind == Selector::Place ? 0 : 1;
+    made = known[place]->kind == Selector::Place
+               ? placeWhere(*known[place], *known[1 - place])
+               : product(*known[0], *known[1]);
   } else {
     unsigned i = known[0] ? 0 : 1;
+    if (known[i]->kind != Selector::Product)
+      return;
     std::optional<Axes> axes = axesOf(dot->loops(1 - i));
     if (!axes || known[i]->weights || !hasChoiceAxis(*known[i]))
       return;

@@ -149,6 +149,8 @@ static bool isNotNegative(Value value, unsigned &budget) {
   if (auto gate = dyn_cast<GateOp>(op))
     return value == gate.getWeights() && gate.getScore() == Score::None &&
            isNotNegative(gate.getLogits(), budget);
+  if (isReshape(op))
+    return isNotNegative(op->getOperand(0), budget);
   StringRef name = stablehloName(op);
   if (name.empty() || op->getNumOperands() == 0)
     return false;
@@ -223,6 +225,26 @@ std::optional<Selector> Selectors::product(const Selector &a,
     made.functions = b.functions;
   if (b.kept)
     made.kept = made.kept ? std::min(made.kept, b.kept) : b.kept;
+  return made;
+}
+
+std::optional<Selector> Selectors::placeWhere(const Selector &place,
+                                              const Selector &mask) const {
+  if (mask.kind != Selector::Product || mask.weights || mask.slot ||
+      mask.unless || mask.expert || place.ids != mask.ids || place.zeroFrom ||
+      (mask.isPlaceful() && !place.countsAs(mask)) ||
+      hasChoiceAxis(place) != hasChoiceAxis(mask))
+    return std::nullopt;
+  std::optional<Axes> axes = mergeAxes(place.axes, mask.axes);
+  if (!axes)
+    return std::nullopt;
+  Selector made = place;
+  made.axes = *axes;
+  if (mask.hot)
+    made.off = 0;
+  else if (made.off != 0)
+    made.off.reset();
+  made.zeroFrom = mask.kept;
   return made;
 }
 

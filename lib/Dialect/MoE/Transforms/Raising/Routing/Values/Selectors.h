@@ -109,6 +109,10 @@ public:
 private:
   void set(Operation *op, Selector selector);
   std::optional<Selector> product(const Selector &a, const Selector &b) const;
+  /// The product of a place and a mask: the place of the choices with an
+  /// expert, of those that are kept.
+  std::optional<Selector> placeWhere(const Selector &place,
+                                     const Selector &mask) const;
   std::optional<Selector> sum(Selector selector, char axis) const;
 
   void visitView(Operation *op);
@@ -135,6 +139,18 @@ private:
   llvm::MapVector<Value, Selector> selectors;
   llvm::DenseMap<Value, SmallVector<Selector, 2>> vectors;
 };
+
+/// The names of what a gather and a scatter have alike: the dimensions of a
+/// window, those with one element, those that indices are of, and the batching
+/// ones of both operands.
+struct ColumnFields {
+  StringRef window, single, places, batching, indicesBatching;
+};
+/// Returns the columns of the elements of each row that are gathered or
+/// scattered, [T, K, 1]: by indices of the row and the column, or as one for
+/// each row. Rows may have two dimensions. Null for others.
+Value columnsOf(Value indices, StringRef text, const ColumnFields &fields,
+                const Selectors &selectors);
 
 } // namespace mlir::moe::raising
 
