@@ -6,9 +6,10 @@
 
 A node is ``com.microsoft.MoE`` or ``com.microsoft.QMoE`` of ONNX Runtime's contrib operators,
 with the weights and the attributes that they define. If its ``router_probs``, which are
-logits, come from a product of its own input, the router is part of the layer; otherwise
-they are the second input, ``router_probs [T, E]``. A node ``GroupedMatMul`` is a layer, too. Of a
-model without such nodes the graph is imported, or what is between two of its values:
+logits, come from a product of its own input, perhaps with a bias, in another shape or in a wider
+type, the router is part of the layer; otherwise they are the second input, ``router_probs
+[T, E]``. A node ``GroupedMatMul`` is a layer, too. Of a model without such nodes the graph is
+imported, or what is between two of its values:
 
     imported = moe.from_onnx("block.onnx", inputs=["hidden"], outputs=["experts_out"])
 
@@ -70,7 +71,8 @@ def from_onnx(model: onnx.ModelProto | str | os.PathLike[str] | bytes, *,
     if node is not None and named:
         raise MoEError(INVALID_ARGUMENT, "expected a node, or inputs and outputs, got both")
     if named or (node is None and graph.node and not any(map(is_layer, graph.node))):
-        return _from_graph(graph, inputs, outputs, directory)
+        opset = next((i.version for i in model.opset_import if i.domain in ("", "ai.onnx")), 1)
+        return _from_graph(graph, inputs, outputs, directory, opset)
     return _of_node(graph, find(graph, node), directory)
 
 
@@ -81,14 +83,14 @@ def _of_node(graph: onnx.GraphProto, node: onnx.NodeProto, directory: str) -> Im
 
 
 def _from_graph(graph: onnx.GraphProto, inputs: Sequence[str] | None,
-                outputs: Sequence[str] | None, directory: str) -> Any:
+                outputs: Sequence[str] | None, directory: str, opset: int) -> Any:
     try:
         from ._onnx.graph import make
         from .torch import from_torch
     except ImportError as error:
         raise MoEError(FAILED_PRECONDITION, "the model has no node MoE, QMoE or GroupedMatMul, and "
                        f"graphs are imported with PyTorch: {error}") from error
-    module, example = make(graph, inputs, outputs, directory)
+    module, example = make(graph, inputs, outputs, directory, opset)
     return from_torch(module, example=example)
 
 

@@ -22,7 +22,7 @@ pytestmark = [
 if importlib.util.find_spec("onnx") is not None and importlib.util.find_spec("onnxruntime"):
     import onnx
     import onnxruntime
-    from onnx import helper, numpy_helper
+    from onnx import TensorProto, helper, numpy_helper
 
 H, I, E, K = 32, 48, 8, 2
 F32 = 2e-6
@@ -172,13 +172,14 @@ def test_f16():
     close(ours, numpy_experts(x, logits.astype(np.float32), arrays, "swiglu", 1), 4 * 2.0**-11)
 
 
-@pytest.mark.parametrize("form", ["matmul", "matmul add", "add matmul", "gemm", "gemm bias"])
+@pytest.mark.parametrize("form", ["matmul", "matmul add", "add matmul", "gemm", "gemm bias",
+                                  "matmul reshape", "matmul add reshape", "matmul cast"])
 def test_routers(form):
     """A product of the node's own input is part of the layer."""
     arrays = make_arrays(0, False, False)
     router, bias = draw(H, E, seed=5), draw(E, seed=6)
     arrays["router"] = np.ascontiguousarray(router.T) if "gemm" in form else router
-    has_bias = form not in ("matmul", "gemm")
+    has_bias = "add" in form or "bias" in form
     if has_bias:
         arrays["bias"] = bias
     node = helper.make_node
@@ -190,6 +191,11 @@ def test_routers(form):
         before.append(node("Add", order, ["router_probs"]))
     else:
         before[0].output[0] = "router_probs"
+    if "reshape" in form or "cast" in form:  # as the model builder of onnxruntime-genai writes it
+        arrays["shape"] = np.array([-1, E], np.int64)
+        before[-1].output[0] = "logits"
+        before.append(node("Reshape", ["logits", "shape"], ["router_probs"]) if "reshape" in form
+                      else node("Cast", ["logits"], ["router_probs"], to=TensorProto.FLOAT))
     model = make_model("MoE", arrays, inputs_of(arrays), dict(k=K, activation_type="gelu"),
                        before, names=("x",))
     layer = moe.from_onnx(model).layer()
@@ -199,13 +205,16 @@ def test_routers(form):
     close(layer(x), numpy_experts(x, logits, arrays, "gelu", normalize=False))
 
 
-@pytest.mark.parametrize("form", ["other rows", "scaled", "other matrix", "softmax"])
+@pytest.mark.parametrize("form", ["other rows", "scaled", "other matrix", "softmax", "rounded"])
 def test_what_is_no_router_stays_an_input(form):
     arrays = make_arrays(0, False, False) | {"router": draw(H, E)}
     node = helper.make_node
     before = {"other rows": [node("MatMul", ["z", "router"], ["router_probs"])],
               "scaled": [node("Gemm", ["x", "router"], ["router_probs"], alpha=2.0)],
               "other matrix": [node("MatMul", ["x", "z"], ["router_probs"])],
+              "rounded": [node("MatMul", ["x", "router"], ["product"]),
+                          node("Cast", ["product"], ["half"], to=TensorProto.FLOAT16),
+                          node("Cast", ["half"], ["router_probs"], to=TensorProto.FLOAT)],
               "softmax": [node("MatMul", ["x", "router"], ["product"]),
                           node("Softmax", ["product"], ["router_probs"])]}[form]
     model = make_model("MoE", arrays, inputs_of(arrays), dict(k=K), before, names=("x", "z"))

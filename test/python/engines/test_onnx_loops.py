@@ -214,3 +214,18 @@ def functions(w, change=""):
 
 def test_activations_and_reductions():
     assert check(functions, "", 0).reason is None
+
+
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
+@pytest.mark.parametrize("opset", [12, 13])
+def test_softmax(op, opset):
+    """Of all dimensions from the axis on, before opset 13; the axis is another without one."""
+    w = Writer()
+    y = w("Mul", w("Add", w(op, "x"), w(op, "x", axis=1)), 16.0)
+    model = w.model(y, [1, "t", H])
+    model.opset_import[0].version = opset
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        layer = moe.from_onnx(model).layer()
+    x = draw(9, H, seed=1)[None]
+    close(call(layer, x), theirs(model, x))

@@ -27,8 +27,10 @@ __all__ = ["Graph", "make"]
 class Graph(torch.nn.Module):
     """Computes outputs of a graph from one of its values, rows of tokens."""
 
-    def __init__(self, graph: onnx.GraphProto, source: str, result: str, directory: str):
+    def __init__(self, graph: onnx.GraphProto, source: str, result: str, directory: str,
+                 opset: int):
         super().__init__()
+        self.opset = opset
         self.source, self.result = source, result
         self.names: dict[str, str] = {}
         self.constants: dict[str, Any] = {}
@@ -102,6 +104,8 @@ class Graph(torch.nn.Module):
                 attributes.update(chosen=node.input[0] in self.chosen,
                                   depth=self.values[node.input[1]],
                                   values=self.values[node.input[2]])
+            elif node.op_type in ("Softmax", "LogSoftmax"):
+                attributes["opset"] = self.opset
             elif node.op_type == "Split":  # in as many equal parts as there are results
                 attributes.setdefault("num_outputs", len(node.output))
             given = [values[name] for name in node.input]
@@ -115,7 +119,7 @@ class Graph(torch.nn.Module):
 
 
 def make(graph: onnx.GraphProto, inputs: Sequence[str] | None, outputs: Sequence[str] | None,
-         directory: str) -> tuple[Graph, torch.Tensor]:
+         directory: str, opset: int) -> tuple[Graph, torch.Tensor]:
     """Return the module of a part of a graph, or of all of it, and an example of its input."""
     initializers = {t.name for t in graph.initializer}
     known = {v.name: v for v in (*graph.input, *graph.value_info, *graph.output)}
@@ -135,5 +139,5 @@ def make(graph: onnx.GraphProto, inputs: Sequence[str] | None, outputs: Sequence
                        "[1, T, H], whose shape the model has; onnx.shape_inference finds it")
     dtype = DTYPES.get(type_.elem_type, torch.float32)
     shape = (7, dims[-1].dim_value) if len(dims) == 2 else (1, 7, dims[-1].dim_value)
-    module = Graph(graph, sources[0], results[0], directory).eval()
+    module = Graph(graph, sources[0], results[0], directory, opset).eval()
     return module, torch.zeros(shape, dtype=dtype)

@@ -186,15 +186,17 @@ class Node:
         """The router, if it is a product of the input of the node; else an input."""
         f, name = self.function, self.node.input[1]
         producers = {out: n for n in self.graph.node for out in n.output}
-        bias, router = None, producers.get(name)
+        bias, router = None, self.made_by(producers, name)
         if router is not None and router.op_type == "Add":
             for value, other in (router.input, router.input[::-1]):
                 if other in self.initializers and value in producers:
-                    bias, router = self.array(other), producers[value]
+                    bias, router = self.array(other), self.made_by(producers, value)
                     break
         if (router is None or router.op_type not in ("MatMul", "Gemm") or router.domain
-                or router.input[0] != self.node.input[0]
-                or router.input[1] not in self.initializers):
+                or self.rows_of(producers, router.input[0]) != self.rows_of(
+                    producers, self.node.input[0])
+                or router.input[1] not in self.initializers
+                or FLOATS.get(self.array(router.input[1]).dtype) != self.element):
             return f.input("router_probs", (None, self.experts), self.element)
         given = {a.name: onnx.helper.get_attribute_value(a) for a in router.attribute}
         if any(given.get(n, v) != v for n, v in (("alpha", 1.0), ("beta", 1.0), ("transA", 0))):
@@ -210,6 +212,34 @@ class Node:
             logits = f.elementwise(lambda a, b: a + b, logits,
                                    self.weight("router_bias", vector, self.element))
         return f.convert(logits, self.element) if self.element != "f32" else logits
+
+    def made_by(self, producers: dict[str, onnx.NodeProto], name: str) -> onnx.NodeProto | None:
+        """Return what makes the logits, in another shape or type of floats."""
+        return producers.get(self.rows_of(producers, name, self.experts))
+
+    def rows_of(self, producers: dict[str, onnx.NodeProto], name: str,
+                columns: int | None = None) -> str:
+        """Return what a value has the same rows of, in another shape or in a wider type."""
+        own = next(d for d, e in FLOATS.items() if e == self.element)
+        # Logits in a wider type are as they were rounded; rows in one are multiplied in it.
+        types = [onnx.helper.np_dtype_to_tensor_dtype(np.dtype(own)),
+                 *([onnx.TensorProto.FLOAT] if columns else [])]
+        columns = columns or self.hidden
+        while (node := producers.get(name)) is not None and not node.domain:
+            if node.op_type == "Reshape":
+                shape = self.initializers.get(node.input[1])
+                maker = producers.get(node.input[1])
+                if shape is None and maker is not None and maker.op_type == "Constant":
+                    shape = maker.attribute[0].t
+                if shape is None or onnx.numpy_helper.to_array(shape).reshape(-1)[-1] != columns:
+                    break
+            elif node.op_type == "Cast":
+                if onnx.helper.get_attribute_value(node.attribute[0]) not in types:
+                    break
+            elif node.op_type != "Identity":
+                break
+            name = node.input[0]
+        return name
 
     def bias(self, name: str, rows: int) -> ir.Value | None:
         array = self.read(name + "_bias")

@@ -380,6 +380,20 @@ def _clip(attributes: dict[str, Any], x: Any, low: Any = None, high: Any = None)
     return x if high is None else _least({}, x, high)
 
 
+def _softmax(function: Callable[..., Any]) -> Callable[..., Any]:
+    def apply(attributes: dict[str, Any], x: Any) -> Any:
+        x = as_tensor(x)
+        if attributes["opset"] >= 13:
+            return function(x, attributes.get("axis", -1))
+        # Before, it is of all dimensions from the axis on.
+        axis = attributes.get("axis", 1) % x.dim()
+        if axis == x.dim() - 1:
+            return function(x, axis)
+        return function(x.flatten(axis), axis).reshape(x.shape)
+
+    return apply
+
+
 def _layer_norm(attributes: dict[str, Any], x: Any, scale: Any, bias: Any = None) -> Any:
     shape = x.shape[attributes.get("axis", -1) % x.dim():]
     return functional.layer_norm(x, shape, scale, bias, attributes.get("epsilon", 1e-5))
@@ -430,8 +444,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "LayerNormalization": _layer_norm, "LeakyRelu": lambda attributes, x: torch.where(
         x < 0, x * attributes.get("alpha", 0.01), x),
     "Less": _with_numbers(operator.lt), "LessOrEqual": _with_numbers(operator.le),
-    "Log": _on_tensors(torch.log), "LogSoftmax": lambda attributes, x: torch.log_softmax(
-        x, attributes.get("axis", -1)),
+    "Log": _on_tensors(torch.log), "LogSoftmax": _softmax(torch.log_softmax),
     "MatMul": _on_tensors(torch.matmul), "Max": _largest, "Min": _least, "Mod": _modulo,
     "Mish": lambda _, x: functional.mish(x),
     "Mul": _multiply, "Neg": _on_tensors(torch.neg),
@@ -450,7 +463,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "ScatterElements": places.scatter_elements, "ScatterND": places.scatter_nd, "Shape": _shape,
     "Sigmoid": _on_tensors(torch.sigmoid), "Sign": _on_tensors(torch.sign),
     "Sin": _on_tensors(torch.sin), "Slice": _slice,
-    "Softmax": lambda attributes, x: torch.softmax(x, attributes.get("axis", -1)),
+    "Softmax": _softmax(torch.softmax),
     "Softplus": _on_tensors(functional.softplus), "Softsign": _on_tensors(functional.softsign),
     "Split": _split,
     "Selu": lambda attributes, x: functional.elu(
