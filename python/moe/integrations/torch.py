@@ -380,11 +380,19 @@ def _trace(module: torch.nn.Module, name: str, rows: torch.Tensor) -> Imported:
     # A number of rows that divides nothing and is no other extent: no guards about it.
     rows = rows.new_zeros((*rows.shape[:-2], number_of_rows(module), rows.shape[-1]))
     lengths: list[int] = []
-    traced = Rows(module, lengths.append)
-    with unchanged(module), _leaves(module) as experts, quiet():
-        program, conditions = export_for_any(traced, rows, name)
-    with quiet():
-        imported = _translate(program, experts, name, traced, conditions)
+    try:
+        imported = _trace_with(module, name, rows, lengths, is_leaf)
+    except MoEError as error:
+        # What is only called experts may be read in the graph of the module.
+        if error.code != UNIMPLEMENTED or not any(
+                is_leaf(n, m) and not is_experts(m) for n, m in module.named_modules()):
+            raise
+        try:
+            imported = _trace_with(module, name, rows, lengths, lambda _, m: is_experts(m))
+        except MoEError:
+            raise error from None
+        if "moe.dispatch" not in imported.mlir:
+            raise
     if "moe.dispatch" not in imported.mlir:
         tables = [n for n, m in module.named_modules() if isinstance(m, torch.nn.Embedding)]
         why = f": {' and '.join(tables)} are tables whose rows are looked up" if tables else ""
@@ -397,6 +405,16 @@ def _trace(module: torch.nn.Module, name: str, rows: torch.Tensor) -> Imported:
     imported.traced = weakref.ref(module) if copies else lambda: module
     imported.example = rows
     return imported
+
+
+def _trace_with(module: torch.nn.Module, name: str, rows: torch.Tensor, lengths: list[int],
+                is_one: Callable[[str, torch.nn.Module], bool]) -> Imported:
+    """Trace a module in which those for which ``is_one`` is true are one operation each."""
+    traced = Rows(module, lengths.append)
+    with unchanged(module), _leaves(module, is_one) as experts, quiet():
+        program, conditions = export_for_any(traced, rows, name)
+    with quiet():
+        return _translate(program, experts, name, traced, conditions)
 
 
 # -- experts as one operation -------------------------------------------------
@@ -419,12 +437,13 @@ def is_leaf(name: str, module: torch.nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def _leaves(module: torch.nn.Module) -> Iterator[dict[str, torch.nn.Module]]:
+def _leaves(module: torch.nn.Module, is_one: Callable[[str, torch.nn.Module], bool]) -> (
+        Iterator[dict[str, torch.nn.Module]]):
     """Make one operation of each experts module in ``module``; yields them by key."""
     # A forward of the instance does something else than its class.
     found = {name: part for name, part in module.named_modules()
              if "forward" not in part.__dict__
-             and is_leaf(name, part)}
+             and is_one(name, part)}
     tracer = threading.get_ident()
     for key, part in found.items():
         original = part.forward

@@ -80,6 +80,52 @@ def mask_of_choices(m, x, w, ids):
     return out
 
 
+def out_of_place(m, x, w, ids):
+    out = torch.zeros_like(x)
+    for i, expert in enumerate(m.parts):
+        token, choice = torch.where(ids == i)
+        y = expert(x[token]) * w[token, choice, None]
+        out = out.index_add(0, token, y)
+    return out
+
+
+def put_among_zeros(m, x, w, ids):
+    """A token is there once for each expert."""
+    out = torch.zeros_like(x)
+    for i, expert in enumerate(m.parts):
+        token = torch.where((ids == i).sum(-1) > 0)[0]
+        y = expert(x[token]) * (w * (ids == i)).sum(-1)[token, None]
+        out = out + torch.zeros_like(x).scatter(0, token[:, None].expand_as(y), y)
+    return out
+
+
+def copied(m, x, w, ids):
+    """Rows of all choices."""
+    rows, flat = x.repeat_interleave(w.shape[1], 0), ids.flatten()
+    y = torch.empty_like(rows)
+    for i, expert in enumerate(m.parts):
+        place = torch.where(flat == i)[0]
+        y = y.index_copy(0, place, expert(rows[place]))
+    return (y.view(*w.shape, -1) * w.unsqueeze(-1)).sum(1)
+
+
+def selected(m, x, w, ids):
+    rows, flat = x.repeat_interleave(w.shape[1], 0), ids.flatten()
+    y = torch.zeros_like(rows)
+    for i, expert in enumerate(m.parts):
+        y = torch.where((flat == i)[:, None], expert(rows), y)
+    return (y.view(*w.shape, -1) * w.unsqueeze(-1)).sum(1)
+
+
+def added_where(m, x, w, ids):
+    out = torch.zeros_like(x)
+    for i, expert in enumerate(m.parts):
+        mask = ids == i
+        weight = (w * mask).sum(-1, keepdim=True)
+        out = torch.where(mask.any(-1, keepdim=True), out + weight * expert(x), out)
+    return out
+
+
 def best(m, x, w, ids):
     """One expert for each token, by masks."""
     out = torch.zeros_like(x)
@@ -102,11 +148,41 @@ def compare(block, dtype=torch.float32, limit=F32):
 
 
 @pytest.mark.parametrize("loop, top_k", [(where, K), (guarded, K), (mask_of_choices, K),
+                                         (out_of_place, K), (put_among_zeros, K), (copied, K),
+                                         (selected, K), (added_where, K),
                                          (best, None)], ids=lambda v: getattr(v, "__name__", ""))
 def test_loops(loop, top_k):
     imported = compare(Block(loop, top_k))
     assert imported.mlir.count("moe.dispatch") == 1
     assert imported.weights["parts.*.down.weight"].shape == (E, H, I)
+
+
+class Called(torch.nn.Module):
+    """A loop in a module called experts."""
+
+    class Experts(torch.nn.Module):
+        def __init__(self, block):
+            super().__init__()
+            self.parts, self.loop = block.parts, block.loop
+
+        def forward(self, x, ids, w):
+            return self.loop(self, x, w, ids)
+
+    def __init__(self, loop):
+        super().__init__()
+        block = Block(loop)
+        self.router, self.experts = block.router, self.Experts(block)
+
+    def forward(self, x):
+        weights, ids = self.router(x).softmax(-1).topk(K, -1)
+        return self.experts(x, ids, weights)
+
+
+@pytest.mark.parametrize("loop", [out_of_place, copied, selected, added_where],
+                         ids=lambda f: f.__name__)
+def test_loops_of_modules(loop):
+    """What cannot be read of one call is read in the graph."""
+    assert compare(Called(loop)).mlir.count("moe.dispatch") == 1
 
 
 def test_rounding():
@@ -181,6 +257,38 @@ def different(m, x, w, ids):
     return out
 
 
+def selected_of_the_sum(m, x, w, ids):
+    """Each expert sees what others left."""
+    rows, flat = x.repeat_interleave(w.shape[1], 0), ids.flatten()
+    y = torch.zeros_like(rows)
+    for i, expert in enumerate(m.parts):
+        y = torch.where((flat == i)[:, None], expert(rows + y), y)
+    return (y.view(*w.shape, -1) * w.unsqueeze(-1)).sum(1)
+
+
+def added_where_another(m, x, w, ids):
+    """Masked by the next expert."""
+    out = torch.zeros_like(x)
+    for i, expert in enumerate(m.parts):
+        weight = (w * (ids == i)).sum(-1, keepdim=True)
+        mask = (ids == (i + 1) % E).any(-1, keepdim=True)
+        out = torch.where(mask, out + weight * expert(x), out)
+    return out
+
+
+def put_of_two(m, x, w, ids):
+    """Two experts share what they are put into."""
+    out = torch.zeros_like(x)
+    for i in range(0, E, 2):
+        both = torch.zeros_like(x)
+        for j in (i, i + 1):
+            token, choice = torch.where(ids == j)
+            y = m.parts[j](x[token]) * w[token, choice, None]
+            both = both.scatter(0, token[:, None].expand_as(y), y)
+        out = out + both
+    return out
+
+
 def branch_that_matters(m, x, w, ids):
     if (x > 100).any():
         x = x * 2
@@ -189,7 +297,8 @@ def branch_that_matters(m, x, w, ids):
 
 @pytest.mark.parametrize("loop", [
     weights_of_others, last_wins, without_one, not_from_zero, rows_of_the_sum, others_of_the_mask,
-    different, branch_that_matters], ids=lambda f: f.__name__)
+    different, branch_that_matters, selected_of_the_sum, added_where_another, put_of_two],
+    ids=lambda f: f.__name__)
 def test_near_misses(loop):
     try:
         compare(Block(loop))

@@ -130,11 +130,14 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, Node) and isinstance(value.meta["val"], torch.Tensor)
 
 
-def _terms(node: Node) -> list[Node]:
+def _terms(search: Any, node: Node) -> list[Node]:
     """Return what a chain of additions adds up, in its order."""
     terms, stack = [], [node]
     while stack:
         one = stack.pop()
+        if (added := _added(search, one)) is not None:  # each has two users
+            stack += added
+            continue
         chained = packet_of(one) is aten.add and argument(one, "alpha", 1) == 1 and (
             one is node or len(one.users) == 1)
         if chained and all(map(_is_tensor, one.args[:2])) and all(
@@ -146,6 +149,20 @@ def _terms(node: Node) -> list[Node]:
         elif not is_nothing(one):
             terms.append(one)
     return terms
+
+
+def _added(search: Any, node: Node) -> list[Node] | None:
+    """Return what is added where a mask is true, and what it is added to, if it is 0 elsewhere."""
+    if packet_of(node) is not aten.where or not all(map(_is_tensor, node.args[:3])):
+        return None
+    found, (_, total, before) = search.is_(node.args[0], "hits"), node.args[:3]
+    if found is None or packet_of(total) is not aten.add or before not in total.args[:2] or (
+            argument(total, "alpha", 1) != 1 or found.slot not in (None, "any")):
+        return None
+    more = total.args[1] if total.args[0] is before else total.args[0]
+    one = _weighted(search, more) if _is_tensor(more) else None
+    same = one is not None and isinstance(one[0], tuple) and one[0][0] is found.ids
+    return [more, before] if same and one[1] == found.number else None
 
 
 def _weighted(search: Any, term: Node) -> tuple[Any, int, Node] | None:
@@ -168,10 +185,12 @@ def find_sums(search: Any) -> dict[str, torch.nn.Module]:
     """Replace such sums in the graph of a search by calls of its operation; returns the experts."""
     found: dict[str, torch.nn.Module] = {}
     for node in list(search.graph.nodes):
-        if packet_of(node) is not aten.add or not isinstance(node.meta.get("val"), torch.Tensor):
+        if packet_of(node) not in (aten.add, aten.where) or not isinstance(
+                node.meta.get("val"), torch.Tensor) or any(
+                _added(search, user) is not None for user in node.users):
             continue
         groups: dict[Any, dict[int, list[tuple[Node, Node]]]] = {}
-        terms = _terms(node)
+        terms = _terms(search, node)
         for term in terms:
             if (one := _weighted(search, term)) is not None:
                 groups.setdefault(one[0], {}).setdefault(one[1], []).append((term, one[2]))

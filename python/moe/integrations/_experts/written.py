@@ -434,6 +434,10 @@ class _Reading:
         if packet in (aten._to_copy, aten.detach, aten.alias, aten.clone) and (
                 result.dtype == first.dtype):
             return True, self.look(first)
+        if packet is aten.where and not self.depends(first):
+            if bool(first.all()) or not bool(first.any()):
+                return True, self.look(args[1] if bool(first.all()) else args[2])
+            raise _unreadable(self.name, "torch.where selects some of the rows of an expert")
         return False, None
 
     def result(self, y: torch.Tensor) -> WrittenExperts:
