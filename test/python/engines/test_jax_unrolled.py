@@ -212,6 +212,39 @@ def test_choices_near_misses(name):
     compare(imported, block, p, TOKENS)
 
 
+# -- functions of one token ---------------------------------------------------------
+
+
+def each_token(x, p):
+    def of_token(x):
+        weights, ids = route(x[None], p)
+        h = jnp.tanh(jnp.einsum("h,khi->ki", x, p["wi"][ids[0]]))
+        return weights[0] @ jnp.einsum("ki,kih->kh", h, p["wo"][ids[0]])
+
+    return jax.vmap(of_token)(x)
+
+
+def each_choice(x, p):
+    """And of each of its choices, which jax.vmap repeats, too."""
+    def of_token(x):
+        weights, ids = jax.lax.top_k(jax.nn.softmax(x @ p["router"]), 2)
+        return jax.vmap(lambda e, w: w * (jnp.tanh(x @ p["wi"][e]) @ p["wo"][e]))(
+            ids, weights).sum(0)
+
+    return jax.vmap(of_token)(x)
+
+
+@pytest.mark.parametrize("tokens", [TOKENS, None])
+@pytest.mark.parametrize("name", ["each_token", "each_choice"])
+def test_functions_of_a_token(name, tokens):
+    block, p = globals()[name], parameters()
+    imported = import_block(block, p, tokens)
+    assert [count(imported, o) for o in (
+        "gate", "dispatch", "route", "grouped_matmul", "combine")] == [1, 1, 0, 2, 1]
+    for number in (tokens,) if tokens else (1, 7, TOKENS):
+        compare(imported, block, p, number)
+
+
 # -- slots of groups of tokens ------------------------------------------------------
 
 GROUPS, SIZE, SLOTS = 3, 11, 5

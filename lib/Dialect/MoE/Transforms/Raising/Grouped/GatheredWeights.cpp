@@ -43,10 +43,12 @@ static Value firstColumn(Value indices) {
 
 static std::optional<GatheredWeights> matchStableHLO(Value value) {
   // jax.vmap of an index leaves a dimension of extent 1.
-  bool hasUnit = false;
-  if (Operation *reshape = definedBy(value, "stablehlo.reshape")) {
+  RankedTensorType without;
+  Operation *reshape = value.getDefiningOp();
+  if (isNamed(reshape, "stablehlo.reshape") ||
+      isNamed(reshape, "stablehlo.dynamic_reshape")) {
+    without = dyn_cast<RankedTensorType>(value.getType());
     value = reshape->getOperand(0);
-    hasUnit = true;
   }
   Operation *op = definedBy(value, "stablehlo.gather");
   if (!op || op->getNumOperands() != 2)
@@ -76,8 +78,14 @@ static std::optional<GatheredWeights> matchStableHLO(Value value) {
       (!collapses && integersIn(text, "collapsed_slice_dims") != Dims{}) ||
       result.getRank() != idDims + rank - collapses)
     return std::nullopt;
-  if (hasUnit == collapses)
+  if (bool(without) == collapses)
     return std::nullopt;
+  if (without) {
+    Dims shape(result.getShape());
+    shape.erase(shape.begin() + idDims);
+    if (without.getShape() != ArrayRef(shape))
+      return std::nullopt;
+  }
   Value ids = firstColumn(indices);
   if (!ids)
     return std::nullopt;
