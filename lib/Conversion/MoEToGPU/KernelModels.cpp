@@ -31,7 +31,7 @@ template <typename... OpTs> void attachModels(MLIRContext &context) {
 void mlir::moe::registerGPUKernelOpInterfaceExternalModels(
     DialectRegistry &registry) {
   registry.addExtension(+[](MLIRContext *context, MoEDialect *) {
-    attachModels<GateOp, RouteOp, QuantizeOp, GroupedMatmulOp,
+    attachModels<GateOp, GateGradientOp, RouteOp, QuantizeOp, GroupedMatmulOp,
                  GroupedContractOp, GatherSumOp, FusedOp>(*context);
   });
 }

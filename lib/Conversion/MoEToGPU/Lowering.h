@@ -13,6 +13,8 @@
 #include "moe/Conversion/MoEToGPU/MoEToGPU.h"
 #include "moe/Dialect/MoE/IR/MoEABI.h"
 
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+
 namespace mlir::moe {
 
 /// State that the lowerings of a module share.
@@ -33,6 +35,8 @@ struct DeviceLowering {
 /// GPUKernelOpInterface of its operation (KernelModels.cpp).
 using Lowered = FailureOr<SmallVector<Value>>;
 Lowered lowerToGPU(GateOp op, DeviceLowering &lowering, std::string &why);
+Lowered lowerToGPU(GateGradientOp op, DeviceLowering &lowering,
+                   std::string &why);
 Lowered lowerToGPU(RouteOp op, DeviceLowering &lowering, std::string &why);
 Lowered lowerToGPU(QuantizeOp op, DeviceLowering &lowering, std::string &why);
 Lowered lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
@@ -41,6 +45,10 @@ Lowered lowerToGPU(GroupedContractOp op, DeviceLowering &lowering,
                    std::string &why);
 Lowered lowerToGPU(GatherSumOp op, DeviceLowering &lowering, std::string &why);
 Lowered lowerToGPU(FusedOp op, DeviceLowering &lowering, std::string &why);
+
+/// Lowers an operation that sums the rows of a matrix, and erases it; returns
+/// false if it is none.
+bool lowerRowSum(linalg::GenericOp op, DeviceLowering &lowering);
 
 /// Emits a remark that `op` is lowered to a kernel without tensor cores.
 void remarkSlow(Operation *op, StringRef why);

@@ -9,6 +9,7 @@
 #include "moe/Conversion/MoEToGPU/GPUKernelOpInterface.h"
 #include "moe/Conversion/MoEToLinalg/MoEToLinalg.h"
 
+#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/IR/Remarks.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
@@ -84,6 +85,15 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
     DeviceLowering lowering{*kernels, gpu, rewriter};
     for (GPUKernelOpInterface op : work)
       lower(rewriter, lowering, op);
+    SmallVector<linalg::GenericOp> loops;
+    getOperation()->walk([&](linalg::GenericOp op) {
+      if (isa<func::FuncOp>(op->getParentOp()))
+        loops.push_back(op);
+    });
+    for (linalg::GenericOp op : loops) {
+      rewriter.setInsertionPoint(op);
+      numLowered += lowerRowSum(op, lowering);
+    }
   }
 
   void getDependentDialects(DialectRegistry &registry) const override {

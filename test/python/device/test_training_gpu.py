@@ -10,6 +10,7 @@ import hashlib
 import numpy as np
 import pytest
 from moe_testing import data
+from moe_testing.cases import auxiliary_loss, gate_gradient
 from moe_testing.cases.grouped import grid
 from moe_testing.cases.grouped_contract import Case
 from moe_testing.device import arrays as gpu
@@ -192,6 +193,128 @@ def test_contract_of_offsets_that_lie(target, offsets):
     case = BY_NAME["bf16_gathers"]
     arrays = case.inputs(193, offsets, draw=grid)
     np.testing.assert_array_equal(run(case, target, arrays), case.expected(arrays)[0])
+
+
+# -- moe.gate_gradient --------------------------------------------------------
+
+# All that a warp computes, and one that it leaves to loops.
+GATES = [name for name, case in gate_gradient.CASES.items()
+         if case.axis == "experts" and case.order != "score_each_choice"] + ["each_bf16"]
+
+
+@functools.cache
+def gates(target: str):
+    text = "\n".join(gate_gradient.CASES[name].text(name, with_gate=False) for name in GATES)
+    return moe.compile(text, target=target, device="cuda")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", GATES)
+def test_gate_gradient(name, target, record):
+    """Against autograd in float64; a choice that is none, and a NaN, in the last token."""
+    case = gate_gradient.CASES[name]
+    inputs = gate_gradient.logits_of(name, 33)
+    ids = gate_gradient.choices_of(name, inputs).copy()
+    ids[3, 0] = -1
+    whole = gate_gradient.expected(case, ids, **inputs)
+    inputs["gradient"][-1, 0] = np.nan
+    out = gpu.empty(case.element, inputs["logits"].shape, guarded=True)
+    arrays = {n: gpu.upload(a) for n, a in (inputs | {"ids": ids.astype(np.int32)}).items()}
+    gates(target).layer({}, function=name)(out=out, **arrays)
+    found = gpu.download(out)
+    error = data.relative_error(found[:-1], whole[:-1])
+    record(f"gate_gradient {case.element} {target}", error)
+    assert error <= gate_gradient.TOLERANCE[case.element]
+    if ids[-1, 0] >= 0 and (case.score != "relu" or case.normalize):
+        assert np.isnan(found[-1].astype(np.float32)).any()
+
+
+# -- Losses and balance --------------------------------------------------------
+
+
+@functools.cache
+def losses(target: str):
+    texts = [case.text(name) for name, case in auxiliary_loss.CASES.items()]
+    texts += [auxiliary_loss.balance_text(element) for element in auxiliary_loss.BIAS]
+    return moe.compile("\n".join(texts), target=target, device="cuda")
+
+
+def call_loss(target, name, inputs):
+    module = losses(target)
+    tokens = len(inputs["ids"] if "ids" in inputs else inputs["values"])
+    outs = tuple(gpu.empty(info.dtype, [tokens if d < 0 else d for d in info.shape], guarded=True)
+                 for info in module.signature(name).outputs)
+    module.layer({}, function=name)(
+        out=outs, **{n: gpu.upload(array) for n, array in inputs.items()})
+    return tuple(gpu.download(out) for out in outs)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", auxiliary_loss.CASES)
+def test_loss(name, target, record):
+    case = auxiliary_loss.CASES[name]
+    for tokens in (1, 65):
+        inputs = auxiliary_loss.inputs_of(name, tokens)
+        loss, d = call_loss(target, name, inputs)
+        exact, gradient = auxiliary_loss.expected(name, inputs)
+        assert abs(loss - exact) <= auxiliary_loss.TOLERANCE["f32"] * max(abs(exact), 1e-30)
+        error = auxiliary_loss.of_largest(d, gradient)
+        record(f"auxiliary_loss {case.element} {target}", error)
+        assert error <= auxiliary_loss.TOLERANCE[case.element], tokens
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("element", auxiliary_loss.BIAS)
+def test_update_bias(element, target):
+    for tokens in (1, 64):
+        inputs = auxiliary_loss.balance_inputs(element, tokens)
+        load, new = call_loss(target, f"update_{element}", inputs)
+        exact, moved = auxiliary_loss.updated(**inputs)
+        assert np.array_equal(load, exact)
+        assert np.array_equal(data.bits(new), data.bits(moved))
+
+
+# -- Gradients of weights in f32, added to what is there -----------------------
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_sums_in_f32(target, record):
+    """--f32-gradients and --accumulate: two backward passes add up in the memory of the caller,
+    without a rounding to bf16."""
+    model, block, _, weights = trained("mixtral", "bf16", target)
+    module = moe.from_torch(block).compile(
+        options=["--backward=all", "--f32-gradients=all", "--accumulate=all"], target=target,
+        device="cuda")
+    name, = (n for n in module.functions if not n.endswith("_backward"))
+    signature = module.signature(name + "_backward")
+    sums = {info.name: gpu.upload(np.full(info.shape, 0.25, data.numpy_type(info.dtype)))
+            for info in signature.outputs if info.accumulates}
+    assert len(sums) == len(weights)
+    rows = module.signature(name).inputs[0].name
+    exact = {n: 0.0 for n in sums}
+    for seed in (7, 8):
+        x = model.rows_away_from_ties(70, torch.bfloat16)
+        dy = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(x.dtype)
+        known = gradients_of(block, x, dy)
+        for n in exact:
+            exact[n] += expected_gradient(known, n.removesuffix("_gradient")).numpy()
+        inputs = {rows: gpu.upload(array_of(x))}
+        results = call(module, weights, name, len(x), inputs)
+        inputs |= {n: t for n, t in results.items() if n.startswith("saved")}
+        inputs["result0_gradient"] = gpu.upload(array_of(dy))
+        outs = tuple(sums[info.name] if info.name in sums else gpu.empty(
+            info.dtype, [len(x) if d < 0 else d for d in info.shape])
+            for info in signature.outputs)
+        used = {info.name: weights[info.name] for info in signature.weights}
+        module.layer(used, function=name + "_backward")(
+            out=outs, **{info.name: inputs[info.name] for info in signature.inputs})
+    for n, gradient in exact.items():
+        found = gpu.download(sums[n])
+        assert found.dtype == np.float32
+        found = found.astype(np.float64) - 0.25
+        error = np.abs(found - gradient.reshape(found.shape)).max() / np.abs(gradient).max()
+        record(f"sums {n} {target}", error)
+        assert error < BOUND["bf16"], n
 
 
 def digests(target):

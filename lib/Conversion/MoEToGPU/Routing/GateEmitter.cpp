@@ -16,18 +16,14 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-using Row = GateEmitter::Row;
+using Row = WarpRows::Row;
 
 /// The selection is unrolled up to so many steps; beyond, ptxas takes minutes.
 static constexpr int64_t maxSteps = 1024;
 
-static int64_t slotsOf(int64_t columns) {
-  return llvm::divideCeil(columns, GPUBuilder::warpSize);
-}
-
 GateEmitter::GateEmitter(GateOp op, GPUBuilder &b)
-    : op(op), b(b), experts(op.getNumExperts()), topK(op.getTopK()),
-      scoreType(op.getScoreElementType()), lane(b.lane()) {}
+    : WarpRows(b), op(op), experts(op.getNumExperts()), topK(op.getTopK()),
+      scoreType(op.getScoreElementType()) {}
 
 void GateEmitter::declareInputs(GateOp op, KernelArguments &arguments,
                                 Pointers &pointers) {
@@ -40,17 +36,8 @@ void GateEmitter::declareInputs(GateOp op, KernelArguments &arguments,
 // Values
 //===----------------------------------------------------------------------===//
 
-Value GateEmitter::negInf() {
-  return b.f32(-std::numeric_limits<double>::infinity());
-}
 Value GateEmitter::noColumn() {
   return b.i32(std::numeric_limits<int32_t>::max());
-}
-Value GateEmitter::isNaN(Value x) {
-  return compare(arith::CmpFPredicate::UNO, x, x);
-}
-Value GateEmitter::compare(arith::CmpFPredicate predicate, Value x, Value y) {
-  return arith::CmpFOp::create(b, predicate, x, y);
 }
 Value GateEmitter::nanToNegInf(Value x) {
   return b.select(isNaN(x), negInf(), x);
@@ -60,95 +47,8 @@ Value GateEmitter::roundToScore(Value x) {
 }
 
 //===----------------------------------------------------------------------===//
-// Rows
-//===----------------------------------------------------------------------===//
-
-Value GateEmitter::columnOf(unsigned slot) {
-  return b.add(lane, int64_t(slot) * 32);
-}
-
-Row GateEmitter::validColumns(int64_t columns) {
-  Row flags;
-  for (int64_t slot = 0; slot < slotsOf(columns); ++slot)
-    flags.push_back(columns - slot * 32 >= 32
-                        ? b.i1(true)
-                        : b.less(columnOf(slot), columns));
-  return flags;
-}
-
-Row GateEmitter::loadRow(Value pointer, Type element, Value first,
-                         int64_t columns, Value otherwise) {
-  Row row;
-  for (auto [slot, valid] : llvm::enumerate(validColumns(columns))) {
-    // Out-of-range columns are clamped to the last one.
-    Value column = b.min(columnOf(slot), columns - 1);
-    Value value = b.loadAt(element, pointer, b.add(first, b.toI64(column)));
-    if (isa<FloatType>(element))
-      value = b.toFloat(value, b.getF32Type());
-    row.push_back(b.select(valid, value, otherwise));
-  }
-  return row;
-}
-
-void GateEmitter::forEach(
-    const Row &row, int64_t columns,
-    llvm::function_ref<void(Value column, Value value)> body) {
-  for (auto [slot, valid] : llvm::enumerate(validColumns(columns)))
-    b.ifThen(valid, [&, slot = slot] { body(columnOf(slot), row[slot]); });
-}
-
-void GateEmitter::storeRow(const Row &row, Value pointer, Value first,
-                           int64_t columns) {
-  forEach(row, columns, [&](Value column, Value value) {
-    b.storeAt(value, pointer, b.add(first, b.toI64(column)));
-  });
-}
-
-Row GateEmitter::map(const Row &row, Body body) {
-  return llvm::map_to_vector(row, body);
-}
-
-Row GateEmitter::gather(const Row &row, const Row &ids, int64_t columns) {
-  return map(ids, [&](Value id) {
-    Value from = b.bitAnd(id, 31), slot = b.shiftRight(id, 5);
-    Value result = b.f32(0.0);
-    for (auto [i, value] : llvm::enumerate(row)) {
-      Value other = b.shuffle(value, from);
-      result = b.select(b.equal(slot, int64_t(i)), other, result);
-    }
-    return b.select(b.below(id, columns), result, b.f32(0.0));
-  });
-}
-
-//===----------------------------------------------------------------------===//
 // Scores
 //===----------------------------------------------------------------------===//
-
-Row GateEmitter::softmax(const Row &row, const Row &valid) {
-  Row masked;
-  for (auto [x, isValid] : llvm::zip_equal(row, valid))
-    masked.push_back(b.select(isValid, x, negInf()));
-  Value maximum = masked.front();
-  for (Value x : llvm::drop_begin(masked))
-    maximum = arith::MaximumFOp::create(b, maximum, x);
-  maximum = b.maxWarp(maximum);
-  Row exps;
-  Value sum = b.f32(0.0);
-  for (auto [x, isValid] : llvm::zip_equal(masked, valid)) {
-    // The maximum itself gives exp(0) = 1, even if it is infinite.
-    Value exp = math::ExpOp::create(b, arith::SubFOp::create(b, x, maximum));
-    exp = b.select(compare(arith::CmpFPredicate::OEQ, x, maximum), b.f32(1.0),
-                   exp);
-    exp = b.select(isValid, exp, b.f32(0.0));
-    exps.push_back(exp);
-    sum = arith::AddFOp::create(b, sum, exp);
-  }
-  sum = b.sumWarp(sum);
-  Value none = compare(arith::CmpFPredicate::OEQ, sum, b.f32(0.0));
-  return map(exps, [&](Value exp) {
-    return b.select(none, sum, arith::DivFOp::create(b, exp, sum));
-  });
-}
 
 Row GateEmitter::score(const Row &row, const Row &valid) {
   Row scores = op.getScore() == Score::Softmax ? softmax(row, valid) : row;
@@ -454,11 +354,11 @@ Value GateEmitter::liveTokens(GPUBuilder &b, Value tokens, Value address) {
 
 /// Returns the number of comparisons of a lane in the selection.
 static int64_t stepsOf(GateOp op) {
-  int64_t slots = slotsOf(op.getNumExperts());
+  int64_t slots = WarpRows::slotsOf(op.getNumExperts());
   int64_t steps = op.getTopK() * slots;
   if (std::optional<GroupsAttr> groups = op.getGroups())
     steps += 2 * groups->getCount() * slots +
-             groups->getKeep() * slotsOf(groups->getCount());
+             groups->getKeep() * WarpRows::slotsOf(groups->getCount());
   return steps;
 }
 

@@ -3,9 +3,8 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// A warp gates one token, in registers. A row of scores or choices is
-// distributed over its lanes: column c is in slot c div 32 of lane c mod 32.
-// Reductions have a fixed order, so the result does not depend on T.
+// A warp gates one token, in registers (WarpRows.h). Reductions have a fixed
+// order, so the result does not depend on T.
 //
 //===----------------------------------------------------------------------===//
 
@@ -13,15 +12,13 @@
 #define MOE_LIB_CONVERSION_MOETOGPU_ROUTING_GATEEMITTER_H
 
 #include "Builder/KernelArguments.h"
+#include "WarpRows.h"
 #include "moe/Dialect/MoE/IR/MoEABI.h"
 
 namespace mlir::moe {
 
-class GateEmitter {
+class GateEmitter : public WarpRows {
 public:
-  /// One value for each slot of a lane.
-  using Row = SmallVector<Value>;
-
   /// The builder must be at a point that all lanes reach (convergent).
   GateEmitter(GateOp op, GPUBuilder &b);
 
@@ -51,34 +48,14 @@ public:
   /// `liveTokensAttrName`.
   static Value liveTokens(GPUBuilder &b, Value tokens, Value address);
 
-  /// Runs `body` for each of the `columns` columns of a row and its value.
-  void forEach(const Row &row, int64_t columns,
-               llvm::function_ref<void(Value column, Value value)> body);
-
 private:
   struct Argmax {
     Value value, id; // id is `noColumn` if all columns are taken
   };
-  using Body = llvm::function_ref<Value(Value)>;
 
-  Value negInf();
   Value noColumn();
-  Value isNaN(Value x);
-  Value compare(arith::CmpFPredicate predicate, Value x, Value y);
   Value nanToNegInf(Value x);
   Value roundToScore(Value x);
-
-  Value columnOf(unsigned slot);
-  /// Returns a flag for each slot: true if its column is below `columns`.
-  Row validColumns(int64_t columns);
-  Row loadRow(Value pointer, Type element, Value first, int64_t columns,
-              Value otherwise);
-  void storeRow(const Row &row, Value pointer, Value first, int64_t columns);
-  Row map(const Row &row, Body body);
-  /// Returns row[ids[k]] at column k; 0 if ids[k] is not below `columns`.
-  Row gather(const Row &row, const Row &ids, int64_t columns);
-
-  Row softmax(const Row &row, const Row &valid);
   Row score(const Row &row, const Row &valid);
   /// Loads the logits from element `first` on and adds the noise.
   Row loadLogits(Value token, Value logits, Value first);
@@ -97,10 +74,9 @@ private:
   void selectAndWeigh(const Row &logits, Row &weights, Row &ids);
 
   GateOp op;
-  GPUBuilder &b;
   int64_t experts, topK;
   Type scoreType;
-  Value lane, firstChoice;
+  Value firstChoice;
   Pointers pointers;
 };
 
