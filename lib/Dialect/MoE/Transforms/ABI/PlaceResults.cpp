@@ -37,13 +37,14 @@ static OpOperand *findEmpty(Value value) {
   return init && value.getDefiningOp<tensor::EmptyOp>() ? init : nullptr;
 }
 
-/// Makes `destination` dominate `op`, if need be by moving its subview.
+/// Makes `destination` dominate `op`, if need be by moving the view that it is.
 static bool makeAvailable(Value destination, Operation *op) {
   DominanceInfo dominance;
   if (dominance.properlyDominates(destination, op))
     return true;
-  auto view = destination.getDefiningOp<memref::SubViewOp>();
-  if (!view || !llvm::all_of(view->getOperands(), [&](Value operand) {
+  Operation *view = destination.getDefiningOp();
+  if (!isa_and_nonnull<memref::SubViewOp, memref::CollapseShapeOp>(view) ||
+      !llvm::all_of(view->getOperands(), [&](Value operand) {
         return dominance.properlyDominates(operand, op);
       }))
     return false;
@@ -101,6 +102,26 @@ static void splitIntoParts(MaterializeInDestinationOp op) {
     part.erase();
 }
 
+/// Stores a tensor that is an expanded one as that, into the destination
+/// collapsed likewise.
+static void collapseDestination(MaterializeInDestinationOp op) {
+  auto expand = op.getSource().getDefiningOp<tensor::ExpandShapeOp>();
+  auto memref = dyn_cast<MemRefType>(op.getDest().getType());
+  if (!expand || !memref || !expand->hasOneUse())
+    return;
+  SmallVector<ReassociationIndices> groups = expand.getReassociationIndices();
+  if (!memref::CollapseShapeOp::isGuaranteedCollapsible(memref, groups))
+    return;
+  OpBuilder b(op);
+  Value collapsed =
+      memref::CollapseShapeOp::create(b, op.getLoc(), op.getDest(), groups);
+  MaterializeInDestinationOp::create(b, op.getLoc(), /*result=*/Type(),
+                                     expand.getSrc(), collapsed,
+                                     op.getRestrict(), op.getWritable());
+  op.erase();
+  expand.erase();
+}
+
 namespace {
 struct MoEPlaceResults : moe::impl::MoEPlaceResultsBase<MoEPlaceResults> {
   using MoEPlaceResultsBase::MoEPlaceResultsBase;
@@ -109,6 +130,10 @@ struct MoEPlaceResults : moe::impl::MoEPlaceResultsBase<MoEPlaceResults> {
     getOperation()->walk([](MaterializeInDestinationOp op) {
       if (!op.getResult() && op.getRestrict() && op.getWritable())
         splitIntoParts(op);
+    });
+    getOperation()->walk([](MaterializeInDestinationOp op) {
+      if (!op.getResult() && op.getRestrict() && op.getWritable())
+        collapseDestination(op);
     });
     getOperation()->walk([&](MaterializeInDestinationOp op) {
       Value destination = op.getDest();

@@ -141,3 +141,36 @@ func.func @no_parts(%x: tensor<4xf32>, %f: tensor<8xf32>, %a: memref<8xf32>, %b:
   bufferization.materialize_in_destination %c2 in restrict writable %c : (tensor<8xf32>, memref<8xf32>) -> ()
   return %c1 : tensor<8xf32>
 }
+
+// -----
+
+// A tensor that is only expanded is computed in the buffer, collapsed likewise.
+// CHECK-LABEL: func.func @expanded(
+// CHECK-SAME:    %{{.*}}: tensor<?x4xf32>, %[[Y:.*]]: memref<?x2x4xf32>, %{{.*}}: index)
+// CHECK:         %[[ROWS:.*]] = memref.collapse_shape %[[Y]] {{\[\[}}0, 1], [2]]
+// CHECK:         %[[PLACE:.*]] = bufferization.to_tensor %[[ROWS]] restrict writable
+// CHECK:         %[[SUM:.*]] = linalg.add {{.*}} outs(%[[PLACE]]
+// CHECK-NOT:     expand_shape
+// CHECK:         materialize_in_destination %[[SUM]] in restrict writable %[[ROWS]]
+func.func @expanded(%x: tensor<?x4xf32>, %y: memref<?x2x4xf32>, %t: index) {
+  %c0 = arith.constant 0 : index
+  %n = tensor.dim %x, %c0 : tensor<?x4xf32>
+  %e = tensor.empty(%n) : tensor<?x4xf32>
+  %r = linalg.add ins(%x, %x : tensor<?x4xf32>, tensor<?x4xf32>) outs(%e : tensor<?x4xf32>) -> tensor<?x4xf32>
+  %s = tensor.expand_shape %r [[0, 1], [2]] output_shape [%t, 2, 4] : tensor<?x4xf32> into tensor<?x2x4xf32>
+  bufferization.materialize_in_destination %s in restrict writable %y : (tensor<?x2x4xf32>, memref<?x2x4xf32>) -> ()
+  return
+}
+
+// -----
+
+// Rows of a part of a buffer are not collapsible.
+// CHECK-LABEL: func.func @strided(
+// CHECK:         tensor.expand_shape
+func.func @strided(%x: tensor<4x4xf32>, %y: memref<2x2x4xf32, strided<[16, 4, 1]>>) {
+  %e = tensor.empty() : tensor<4x4xf32>
+  %r = linalg.add ins(%x, %x : tensor<4x4xf32>, tensor<4x4xf32>) outs(%e : tensor<4x4xf32>) -> tensor<4x4xf32>
+  %s = tensor.expand_shape %r [[0, 1], [2]] output_shape [2, 2, 4] : tensor<4x4xf32> into tensor<2x2x4xf32>
+  bufferization.materialize_in_destination %s in restrict writable %y : (tensor<2x2x4xf32>, memref<2x2x4xf32, strided<[16, 4, 1]>>) -> ()
+  return
+}
