@@ -120,7 +120,7 @@ def _communicator(group: Any) -> Communicator | None:
 
 
 # moe_rt_way_t.
-_WAYS = ("auto", "all_to_all", "peer")
+_WAYS = ("auto", "all_to_all", "peer", "all_gather")
 
 
 class Group(OfThisProcess):
@@ -138,7 +138,9 @@ class Group(OfThisProcess):
       way: how rows travel, the same on all ranks. ``all_to_all``: the communicator sends them,
         packed. ``peer``: each rank reads those for it where they lie, in memory that it shares
         with the others, threads or processes of one machine; not in chunks. ``auto`` is ``peer``
-        where it is possible, without a limit of memory, else ``all_to_all``. Results are the same.
+        where it is possible, without a limit of memory, else ``all_to_all``. ``all_gather``: all
+        tokens go to all ranks, unpacked, for layers whose tokens go to nearly all of them; neither
+        in chunks nor in rounds. Results are the same.
     """
 
     def __init__(self, communicator: Any = None, *, deadline: float = 60.0, memory_limit: int = 0,
@@ -169,7 +171,7 @@ class Group(OfThisProcess):
 
     @property
     def way(self) -> str:
-        """How rows travel: ``all_to_all`` or ``peer``."""
+        """How rows travel: ``all_to_all``, ``peer`` or ``all_gather``."""
         return _WAYS[_library().moe_rt_group_way(self._handle.pointer)]
 
     def check(self) -> None:

@@ -106,10 +106,19 @@ class LayerShape:
     def _steps(self, kind: str) -> list[dict[str, Any]]:
         return [step[kind] for step in self.program["steps"] if kind in step]
 
-    def memory(self, tokens: int, all_tokens: int, sent: int, received: int) -> Memory:
+    def _copied(self, source: dict[str, Any], extent: int, begin: int) -> int:
+        """The end of the copies of what other ranks read, where it is not the group's memory."""
+        made = {value["name"] for value in self.program["values"]}
+        for name in (source["value"], source.get("index")):
+            if name is not None and name not in made:
+                begin = _align(begin) + _bytes(self._tensor(name), extent)
+        return begin
+
+    def memory(self, tokens: int, all_tokens: int, sent: int, received: int,
+               way: str = "all_to_all") -> Memory:
         """Return the bytes for so many tokens here and on all ranks, and rows sent and received.
 
-        As ``runtime/src/parallel/call_memory.cpp`` lays them out.
+        As ``runtime/src/parallel/call_memory.cpp`` lays them out; ``way`` is that of the group.
         """
         home = self._values("home", tokens, self._values("none", 0))
         made = {value["name"] for value in self.program["values"]}
@@ -119,6 +128,14 @@ class LayerShape:
         packed, back = 0, self._values("received", received)
         for exchange in self._steps("exchange"):
             end = 0
+            if way == "peer":
+                for source in exchange["sources"]:
+                    if "expected" in exchange:
+                        back = self._copied(source, received, back)
+                    else:
+                        end = self._copied(source, tokens, end)
+                packed = max(packed, end)
+                continue
             for source in filter(self._is_packed, exchange["sources"]):
                 tensor = self._tensor(source["value"])
                 row = _bytes(tensor, 0, slice(-1, None))

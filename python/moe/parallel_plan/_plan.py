@@ -23,6 +23,8 @@ AGREEMENT_BYTES = 64
 # with some, where it goes on to ranks inside.
 ROWS = ("choice", "rank", "node")
 MOST_CHUNKS = 16
+# The part of all tokens from which on they need not be packed.
+NEARLY_ALL = 0.99
 MOST_PAIRS = 64  # of ranks that a report has pairs of
 
 
@@ -118,6 +120,42 @@ class Plan:
         found["overlapped"] = overlapped(found["chunks"])
         return found
 
+    def way(self) -> tuple[str, str]:
+        """Return how rows should travel out, as ``Group(way=...)`` takes it, and why."""
+        if self.ranks == 1:
+            return "all_to_all", "one rank sends nothing"
+        if self.node_size == self.ranks and not self.memory_limit:
+            return "peer", "all ranks are on one machine, and no call runs in rounds"
+        if self.memory_limit and (self.rounds is None or self.rounds > 1):
+            return "all_to_all", "a call may run in rounds"
+        everything = self._gathered()
+        if self.links is None:
+            part = (self.out.node_sent + self.out.network_sent).sum() / max(
+                (everything.node_sent + everything.network_sent).sum(), 1e-300)
+            return (("all_gather", f"{part:.1%} of all tokens go to each other rank: packing them "
+                     "saves no bytes") if part >= NEARLY_ALL else
+                    ("all_to_all", f"{part:.1%} of all tokens go to each other rank"))
+        packed, whole = self._way_seconds(self.out), max(everything.seconds(self.links).values())
+        words = (f"{packed * 1e6:.1f} us, those of all tokens unpacked {whole * 1e6:.1f} us")
+        return ("all_gather" if whole < packed else "all_to_all"), f"packed rows take {words}"
+
+    def _gathered(self) -> Direction:
+        """The bytes out, if all tokens go to all ranks."""
+        count, size = self.ranks, self.layer.token_bytes
+        tokens, others = np.array(self.tokens, np.float64), self.node_size - 1
+        node = np.arange(count) // self.node_size
+        in_node = np.add.reduceat(tokens, np.arange(0, count, self.node_size))[node]
+        return Direction(tokens * others * size, (in_node - tokens) * size,
+                         tokens * (count - self.node_size) * size, (tokens.sum() - in_node) * size)
+
+    def _way_seconds(self, out: Direction) -> float:
+        """The time of packed rows: a row is read and written before it leaves."""
+        links = self.links
+        packing = 0.0
+        if links is not None and links.bandwidth is not None:
+            packing = 2 * float((out.node_sent + out.network_sent).max()) / links.bandwidth
+        return packing + (max(out.seconds(links).values()) if links is not None else 0.0)
+
     # ---------------------------------------------------------------------
     # Reports
     # ---------------------------------------------------------------------
@@ -145,6 +183,7 @@ class Plan:
                               "fullest_over_mean": self.imbalance},
             "out": direction(self.out, self.layer.token_bytes),
             "home": direction(self.home, self.layer.choice_bytes),
+            "way": dict(zip(("name", "reason"), self.way())),
             "agreement_bytes": self.agreement_bytes, "gathered_bytes": self.gathered_bytes}
         if self.pairs is not None:
             found["rows_sent_by_pair"] = [numbers(row) for row in self.pairs]
@@ -187,6 +226,7 @@ class Plan:
                     continue
                 lines.append(f"  {name + ', ' + link:<20} sends {_size(sent.max())}, receives "
                              f"{_size(got.max())} at most, rows of {row} bytes")
+        lines.append("  way                  {}: {}".format(*self.way()))
         lines.append(f"  agreement            {_size(self.agreement_bytes)} to all others"
                      + (f", gathered {_size(self.gathered_bytes)}" if self.gathered_bytes else ""))
         if self.memory is not None:
@@ -321,7 +361,9 @@ def make_plan(layer: LayerShape, ranks: int, routing: Routing, tokens: int | Seq
     tail = min(tail_rows(everyone, highest, delta / ranks), everyone) * most
     memory = memory_mean = rounds = rounds_mean = None
     if with_memory:
-        memory, memory_mean, rounds, rounds_mean = _memory(layer, each, found, memory_limit)
+        # As Plan.way says.
+        way = "peer" if node_size == ranks > 1 and not memory_limit else "all_to_all"
+        memory, memory_mean, rounds, rounds_mean = _memory(layer, each, found, memory_limit, way)
     back = _traffic(home, found, counts, node_size, layer.choice_bytes)
     pairs = (found.choices if out == "choice" else found.hits) * counts[:, None]
     return Plan(
@@ -334,8 +376,8 @@ def make_plan(layer: LayerShape, ranks: int, routing: Routing, tokens: int | Seq
         pairs if ranks <= MOST_PAIRS else None)
 
 
-def _memory(layer: LayerShape, tokens: list[int], found: Shares,
-            limit: int) -> tuple[Memory, Memory, int | None, int | None]:
+def _memory(layer: LayerShape, tokens: list[int], found: Shares, limit: int,
+            way: str) -> tuple[Memory, Memory, int | None, int | None]:
     """Memory and rounds at the bound and on average, of a rank that has the most tokens and
     receives the most rows."""
     everyone, rank = sum(tokens), int(np.argmax(tokens))
@@ -346,8 +388,8 @@ def _memory(layer: LayerShape, tokens: list[int], found: Shares,
     got = [math.ceil(count * hit) for count, hit in zip(tokens, hits)]
     # A token goes to top_k ranks at most.
     most = [tokens[rank]] * min(len(tokens), layer.top_k)
-    bound = layer.memory(tokens[rank], everyone, sum(most), everyone)
-    mean = layer.memory(tokens[rank], everyone, sum(sent), sum(got))
+    bound = layer.memory(tokens[rank], everyone, sum(most), everyone, way)
+    mean = layer.memory(tokens[rank], everyone, sum(sent), sum(got), way)
     if not limit:
         return bound, mean, 1, 1
     return (bound, mean, layer.rounds(tokens, rank, most, tokens, limit),

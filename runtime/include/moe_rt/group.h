@@ -133,7 +133,12 @@ typedef enum {
   /// others: that of the communicator (`peer`), or of processes of one machine,
   /// which the runtime then shares itself. The communicator only says who is
   /// ready. A copy of the caller's tokens is in memory, in rounds, too.
-  MOE_RT_WAY_PEER = 2
+  MOE_RT_WAY_PEER = 2,
+  /// All tokens go to all ranks, by `gather` of the communicator: nothing is
+  /// packed, and a rank skips the tokens that have none of its experts. Results
+  /// come home by `exchange`. For layers whose tokens go to nearly all ranks;
+  /// those that save for a backward layer take ALL_TO_ALL. Not in rounds.
+  MOE_RT_WAY_ALL_GATHER = 3
 } moe_rt_way_t;
 
 typedef struct {
@@ -148,8 +153,8 @@ typedef struct {
   /// How many chunks the tokens of a call travel and are computed in: a chunk
   /// is computed while the next one comes and results of the one before go
   /// home. Results do not change. A chunk has 16 tokens of all ranks at least;
-  /// calls in rounds have none, and the way PEER takes none. The same on all
-  /// ranks; 0 and 1 select one.
+  /// calls in rounds have none, and only the way ALL_TO_ALL takes more than
+  /// one. The same on all ranks; 0 and 1 select one.
   int32_t chunks;
   /// A moe_rt_way_t, the same on all ranks. One that is not possible is an
   /// error of all of them.

@@ -69,8 +69,10 @@ public:
   /// Bytes of the copy of a value that other ranks read, 0 if they can read it.
   uint64_t copyBytes(size_t value, int64_t extent) const;
 
-private:
+  /// The bytes of a block whose contents end there.
   uint64_t finish(uint64_t end) const;
+
+private:
   uint64_t layout(Rows kind, int64_t extent, uint64_t begin);
 
   const ParallelFunction &function;

@@ -239,7 +239,8 @@ moe_rt_status_t ParallelCall::move(size_t step, const Traffic &traffic,
                                    size_t besideEnd) {
   if (group.readsPeers())
     return readRows(step, traffic, besideEnd);
-  MOE_RT_TRY(startRows(step, traffic));
+  MOE_RT_TRY(gathersTokens(step) ? gatherTokens(*roundTripAt(step), traffic)
+                                 : startRows(step, traffic));
   moe_rt_status_t status = nullptr;
   for (size_t i = step + 1; i < besideEnd && !status; ++i)
     status = callBeside(i);

@@ -329,15 +329,14 @@ static moe_rt_status_t checkOptions(const moe_rt_group_options_t &options) {
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "group options: chunks is %d, expected 0 to %d",
                      options.chunks, mostChunks);
-  if (options.way < MOE_RT_WAY_AUTOMATIC || options.way > MOE_RT_WAY_PEER)
+  if (options.way < MOE_RT_WAY_AUTOMATIC || options.way > MOE_RT_WAY_ALL_GATHER)
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "group options: way is %d, expected %d to %d", options.way,
-                     MOE_RT_WAY_AUTOMATIC, MOE_RT_WAY_PEER);
-  if (options.way == MOE_RT_WAY_PEER && options.chunks > 1)
+                     MOE_RT_WAY_AUTOMATIC, MOE_RT_WAY_ALL_GATHER);
+  if (options.way >= MOE_RT_WAY_PEER && options.chunks > 1)
     return makeError(MOE_RT_INVALID_ARGUMENT,
-                     "group options: chunks is %d, and rows that are read "
-                     "where they lie have none, expected 0 or 1",
-                     options.chunks);
+                     "group options: chunks is %d, expected 0 or 1 for way %d",
+                     options.chunks, options.way);
   return nullptr;
 }
 

@@ -180,6 +180,12 @@ static uint64_t receivedFor(const moe_rt_group_t &group, CallMemory &memory,
   return isKnown ? std::max(bytes, blocks) : UINT64_MAX;
 }
 
+uint64_t ParallelCall::packedBytes(size_t step, uint64_t rows) const {
+  const Exchange &exchange = function.steps[step].exchange;
+  return gathersTokens(step) ? gatheredBytes(exchange)
+                             : packedFor(group, memory, exchange, rows, tokens);
+}
+
 // Words::values of a call.
 enum { layerWord, tokensWord, readyWord, stepWord, countWord, savedWord };
 
@@ -187,16 +193,17 @@ enum { layerWord, tokensWord, readyWord, stepWord, countWord, savedWord };
 moe_rt_status_t ParallelCall::meet(size_t step, moe_rt_status_t failure) {
   bool leaves = isLeaving(step) && !failure;
   int64_t ready = layer.readyRows;
+  std::vector<int64_t> announced = sends;
+  if (gathersTokens(step))
+    announced.assign(group.size(), tokens);
   if (!failure) {
     uint64_t packedRows = static_cast<uint64_t>(
         leaves ? std::accumulate(sends.begin(), sends.end(), int64_t(0)) : 0);
     if (!fits(ready, packedRows, step))
       ready = 0;
     else if (leaves)
-      failure = group.packed.grow(packedFor(group, memory,
-                                            function.steps[step].exchange,
-                                            packedRows, tokens),
-                                  "rows to send");
+      failure =
+          group.packed.grow(packedBytes(step, packedRows), "rows to send");
   }
   Words own = {static_cast<int64_t>(Action::call), 0, 0, {}};
   own.values[layerWord] = static_cast<int64_t>(layer.number);
@@ -208,7 +215,7 @@ moe_rt_status_t ParallelCall::meet(size_t step, moe_rt_status_t failure) {
                    {{layerWord, "layer", true},
                     {stepWord, "step"},
                     {savedWord, "saved values of call"}},
-                   leaves ? sends.data() : nullptr));
+                   leaves ? announced.data() : nullptr));
   allTokens = 0;
   for (size_t r = 0; r < group.size(); ++r) {
     tokensOf[r] = group.heard(r).values[tokensWord];
@@ -230,16 +237,14 @@ bool ParallelCall::fits(int64_t rows, uint64_t packedRows, size_t step) {
     return false;
   if (group.memoryLimit == 0)
     return true;
-  uint64_t bytes[] = {
-      memory.layoutHome(tokens), memory.layoutGathered(allTokens),
-      isLeaving(step) ? packedFor(group, memory, function.steps[step].exchange,
-                                  packedRows, tokens)
-                      : 0,
-      receivedFor(group, memory, rows),
-      std::max({memory.workspace(Rows::none, 0),
-                memory.workspace(Rows::home, tokens),
-                memory.workspace(Rows::received, rows),
-                memory.workspace(Rows::all, allTokens)})};
+  uint64_t bytes[] = {memory.layoutHome(tokens),
+                      memory.layoutGathered(allTokens),
+                      isLeaving(step) ? packedBytes(step, packedRows) : 0,
+                      receivedFor(group, memory, rows),
+                      std::max({memory.workspace(Rows::none, 0),
+                                memory.workspace(Rows::home, tokens),
+                                memory.workspace(Rows::received, rows),
+                                memory.workspace(Rows::all, allTokens)})};
   uint64_t sum = 0;
   for (uint64_t each : bytes)
     if (!checkedAdd(sum, each, sum))
@@ -251,10 +256,8 @@ bool ParallelCall::fits(int64_t rows, uint64_t packedRows, size_t step) {
 moe_rt_status_t ParallelCall::reserveRows(int64_t rows, uint64_t packedRows,
                                           size_t step) {
   if (isLeaving(step))
-    MOE_RT_TRY(group.packed.grow(packedFor(group, memory,
-                                           function.steps[step].exchange,
-                                           packedRows, tokens),
-                                 "rows to send"));
+    MOE_RT_TRY(
+        group.packed.grow(packedBytes(step, packedRows), "rows to send"));
   MOE_RT_TRY(
       group.received.grow(receivedFor(group, memory, rows), "received rows"));
   return growWorkspace(group.workspace,
@@ -331,7 +334,7 @@ moe_rt_status_t ParallelCall::reserve(size_t step, int64_t &rounds) {
         return fits(sumOfParts(comes, count),
                     static_cast<uint64_t>(sumOfParts(sends, count)), step);
       };
-      if (!trip || !fitsIn(most)) {
+      if (!trip || !fitsIn(most) || gathersTokens(step)) {
         status = all;
       } else {
         moe_rt_status_free(all);

@@ -66,6 +66,7 @@ private:
   moe_rt_status_t reserveRows(int64_t rows, uint64_t packedRows, size_t step);
   moe_rt_status_t refuseRows() const;
   bool fits(int64_t rows, uint64_t packedRows, size_t step);
+  uint64_t packedBytes(size_t step, uint64_t rows) const;
 
   // What follows it.
   moe_rt_status_t finish(size_t step);
@@ -95,6 +96,11 @@ private:
   /// `from`.
   void copyRows(const char *from, const int32_t *index, int64_t count, char *to,
                 uint64_t rowBytes) const;
+
+  // Where all tokens go to all ranks.
+  bool gathersTokens(size_t step) const;
+  uint64_t gatheredBytes(const Exchange &exchange) const;
+  moe_rt_status_t gatherTokens(const RoundTrip &trip, const Traffic &traffic);
 
   // Where rows are read, not sent.
   size_t mostShared() const;

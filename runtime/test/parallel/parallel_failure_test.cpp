@@ -101,7 +101,9 @@ TEST(ParallelFailure, EndsAtEachFailureOfTheEngine) {
                               {Failure::silent, MOE_RT_WAY_ALL_TO_ALL},
                               {Failure::start, MOE_RT_WAY_PEER},
                               {Failure::test, MOE_RT_WAY_PEER},
-                              {Failure::silent, MOE_RT_WAY_PEER}})
+                              {Failure::silent, MOE_RT_WAY_PEER},
+                              {Failure::test, MOE_RT_WAY_ALL_GATHER},
+                              {Failure::silent, MOE_RT_WAY_ALL_GATHER}})
     // Of the group, the layer (twice), the call and its memory, two values out
     // and one home, or places out, those home and the end of reading; then
     // those of the second call.
@@ -492,14 +494,14 @@ TEST(ParallelFailure, RefusesOptions) {
   bad.peer = nullptr;
   EXPECT_ERROR(moe_rt_group_create(context, &bad, nullptr, &group),
                MOE_RT_INVALID_ARGUMENT, "peer is NULL");
-  options = deadlineOf(1, static_cast<moe_rt_way_t>(3));
+  options = deadlineOf(1, static_cast<moe_rt_way_t>(4));
   EXPECT_ERROR(moe_rt_group_create(context, nullptr, &options, &group),
-               MOE_RT_INVALID_ARGUMENT, "way is 3, expected 0 to 2");
+               MOE_RT_INVALID_ARGUMENT, "way is 4, expected 0 to 3");
   options = deadlineOf(1, MOE_RT_WAY_PEER);
   options.chunks = 2;
   EXPECT_ERROR(moe_rt_group_create(context, nullptr, &options, &group),
                MOE_RT_INVALID_ARGUMENT,
-               "chunks is 2, and rows that are read where they lie have none");
+               "chunks is 2, expected 0 or 1 for way 2");
   moe_rt_thread_communicators_destroy(&communicator);
   EXPECT_ERROR(moe_rt_thread_communicators_create(0, &communicator),
                MOE_RT_INVALID_ARGUMENT, "count is 0");

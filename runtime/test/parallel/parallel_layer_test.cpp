@@ -23,9 +23,10 @@ void hidePeers(moe_rt_communicator_t &communicator) {
 }
 
 /// How rows travel: by messages, or in memory that is that of the threads or
-/// of segments.
-enum class Way { messages, threads, segments };
-constexpr Way allWays[] = {Way::messages, Way::threads, Way::segments};
+/// of segments; or all tokens to all ranks.
+enum class Way { messages, threads, segments, gathered };
+constexpr Way allWays[] = {Way::messages, Way::threads, Way::segments,
+                           Way::gathered};
 
 /// Run a problem on ranks, with tokens in the order of ranks.
 std::vector<float> runOn(int32_t ranks, Problem &problem, int64_t slots,
@@ -37,8 +38,9 @@ std::vector<float> runOn(int32_t ranks, Problem &problem, int64_t slots,
   runRanks(ranks, [&](int32_t r, moe_rt_communicator_t communicator) {
     if (way == Way::segments)
       hidePeers(communicator);
-    const auto wanted =
-        way == Way::messages ? MOE_RT_WAY_ALL_TO_ALL : MOE_RT_WAY_PEER;
+    const auto wanted = way == Way::messages   ? MOE_RT_WAY_ALL_TO_ALL
+                        : way == Way::gathered ? MOE_RT_WAY_ALL_GATHER
+                                               : MOE_RT_WAY_PEER;
     moe_rt_group_options_t options = {sizeof(options), 20, memoryLimit, 0,
                                       wanted};
     Rank rank(&communicator, &options);
@@ -114,7 +116,7 @@ TEST(ParallelLayer, RunsInRounds) {
   std::vector<float> expected = problem.expected();
   std::vector<int64_t> begins = {0, 13, 13, 60};
   std::vector<int32_t> table = tableOf(3, 4, true);
-  for (Way way : allWays) {
+  for (Way way : {Way::messages, Way::threads, Way::segments}) {
     int64_t rounds = 0, most = 0;
     for (uint64_t limit : {100000, 30000, 20000, 13000, 10000, 9000}) {
       expectSameBits(runOn(3, problem, 4, &table, begins, way, limit, &rounds),
@@ -125,23 +127,24 @@ TEST(ParallelLayer, RunsInRounds) {
     EXPECT_GT(most, 4);
   }
   // Not even one token of each rank at a time.
-  runRanks(2, [&](int32_t r, const moe_rt_communicator_t &communicator) {
-    moe_rt_group_options_t options = {sizeof(options), 20,
-                                      r == 0 ? uint64_t(2000) : 0, 0, 0};
-    Rank rank(&communicator, &options);
-    ASSERT_OK(rank.load({}));
-    ASSERT_OK(rank.create(problem, nullptr));
-    std::vector<float> y;
-    EXPECT_ERROR(rank.call(problem, 30 * r, 30 * r + 30, y),
-                 r == 0 ? MOE_RT_RESOURCE_EXHAUSTED : MOE_RT_INVALID_ARGUMENT,
-                 r == 0 ? "rank 0: layer 'layer': a call with 30 tokens here "
-                          "and 60 on all ranks needs more memory than the "
-                          "group's limit of 2000 bytes"
-                        : "rank 0 failed with code 8, RESOURCE_EXHAUSTED");
-    // The group can be used.
-    EXPECT_OK(moe_rt_group_status(rank.group));
-    EXPECT_OK(rank.call(problem, 0, 0, y));
-  });
+  for (auto way : {MOE_RT_WAY_AUTOMATIC, MOE_RT_WAY_ALL_GATHER})
+    runRanks(2, [&](int32_t r, const moe_rt_communicator_t &communicator) {
+      moe_rt_group_options_t options = {sizeof(options), 20,
+                                        r == 0 ? uint64_t(2000) : 0, 0, way};
+      Rank rank(&communicator, &options);
+      ASSERT_OK(rank.load({}));
+      ASSERT_OK(rank.create(problem, nullptr));
+      std::vector<float> y;
+      EXPECT_ERROR(rank.call(problem, 30 * r, 30 * r + 30, y),
+                   r == 0 ? MOE_RT_RESOURCE_EXHAUSTED : MOE_RT_INVALID_ARGUMENT,
+                   r == 0 ? "rank 0: layer 'layer': a call with 30 tokens here "
+                            "and 60 on all ranks needs more memory than the "
+                            "group's limit of 2000 bytes"
+                          : "rank 0 failed with code 8, RESOURCE_EXHAUSTED");
+      // The group can be used.
+      EXPECT_OK(moe_rt_group_status(rank.group));
+      EXPECT_OK(rank.call(problem, 0, 0, y));
+    });
 }
 
 TEST(ParallelLayer, GathersAllTokens) {

@@ -218,23 +218,53 @@ def test_recorded_routes(name):
         assert not limit or max(rounds) > 1
 
 
+@pytest.mark.parametrize("way", ("all_to_all", "peer"))
 @pytest.mark.parametrize("name", ("deepseek_v3", "switch", "expert_choice"))
-def test_memory(name):
+def test_memory(name, way):
     """The bound is what the layer says, for any number of tokens."""
     module = moe.compile(layers.text(name, "f32"), options=["--parallel=ranks=3"])
     artifact, shape = module.path.read_bytes(), LayerShape.of_module(module)
     weights = data.weights_of(name, "f32")
 
     def on_rank(communicator):
-        layer = moe.load(artifact, group=moe.parallel.Group(communicator)).layer(weights)
+        group = moe.parallel.Group(communicator, way=way)
+        layer = moe.load(artifact, group=group).layer(weights)
         return layer.weight_bytes, [layer.workspace_bytes(tokens) for tokens in (1, 7, 300)]
 
     kept, bytes_of = ranks.run(3, on_rank)[0]
-    assert bytes_of == [shape.memory(tokens, 3 * tokens, 3 * tokens, 3 * tokens).call
+    assert bytes_of == [shape.memory(tokens, 3 * tokens, 3 * tokens, 3 * tokens, way).call
                         for tokens in (1, 7, 300)]
     # A bias of the router is read where it lies.
     bias = weights.get("e_score_correction_bias")
     assert shape.weights == kept + (0 if bias is None else bias.nbytes)
+
+
+def test_way():
+    """Which way rows should go, and why: bytes by hand."""
+    links = Links("links", Link(1e-6, 1e9), Link(1e-5, 1e8), None, 1e9)
+    some = LayerShape.of_sizes(64, 2, 100, 10, 16, "f32")  # few tokens go to a rank
+    routing = Routing.uniform(64, 2)
+
+    def way(layer, routing, **options):
+        plan = make_plan(layer, 4, routing, 50, **options)
+        assert plan.to_json()["way"] == dict(zip(("name", "reason"), plan.way()))
+        assert ": ".join(plan.way()) in str(plan)
+        return plan.way()
+
+    assert way(some, routing, node_size=4)[0] == "peer"
+    assert way(some, routing, node_size=4, memory_limit=2 ** 30)[0] == "all_to_all"
+    name, reason = way(some, routing)
+    hit = 1 - 48 * 47 / (64 * 63)
+    assert name == "all_to_all" and f"{hit:.1%} of all tokens" in reason
+    # 2 experts a rank of 8, of which a token takes 7: every rank has one.
+    every = LayerShape.of_sizes(8, 7, 100, 10, 2, "f32")
+    assert way(every, Routing.uniform(8, 7))[0] == "all_gather"
+    name, reason = way(every, Routing.uniform(8, 7), links=links)
+    sent = 50 * 3 * every.token_bytes
+    assert name == "all_gather"
+    assert f"{1e6 * (1e-5 + sent / 1e8 + 2 * sent / 1e9):.1f} us, those" in reason
+    assert f"unpacked {1e6 * (1e-5 + sent / 1e8):.1f} us" in reason
+    assert way(some, routing, links=links)[0] == "all_to_all"
 
 
 def test_sizes_are_those_of_a_layer():

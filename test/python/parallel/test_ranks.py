@@ -109,6 +109,30 @@ def test_rounds(name):
     check(name, "f32", [40, 0, 61], "ranks=3", chunks=4)
 
 
+@pytest.mark.parametrize("way", ("all_to_all", "peer", "all_gather"))
+@pytest.mark.parametrize("name", ("deepseek_v3", "deepspeed_top2", "expert_choice", "llama4",
+                                  "mixtral"))
+def test_ways(name, way):
+    check(name, "f32", [17, 0, 29], "ranks=3", way=way)
+
+
+def test_ways_of_a_group():
+    def on_rank(communicator):
+        ways = []
+        for options in ({}, {"chunks": 2}, {"memory_limit": 9999 * (communicator.raw.rank == 1)},
+                        {"way": "all_gather"}):
+            ways.append(moe.parallel.Group(communicator, num_threads=1, **options).way)
+        with pytest.raises(moe.MoEError, match="rank [01] has way [02], rank 0 has 2"):
+            moe.parallel.Group(communicator, way=("peer", "auto")[communicator.raw.rank])
+        with pytest.raises(moe.MoEError, match="chunks is 3, expected 0 or 1 for way 3"):
+            moe.parallel.Group(communicator, way="all_gather", chunks=3)
+        with pytest.raises(moe.MoEError, match="way is 'mail', expected one of"):
+            moe.parallel.Group(communicator, way="mail")
+        return ways
+
+    assert ranks.run(2, on_rank) == [["peer", "all_to_all", "all_to_all", "all_gather"]] * 2
+
+
 def test_experts_under_experts_are_refused():
     with pytest.raises(moe.MoEError, match="uses the offsets"):
         artifact("hierarchical", "f32", "4")

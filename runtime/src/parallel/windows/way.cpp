@@ -15,6 +15,10 @@ moe_rt_status_t moe_rt_group_s::chooseWay(int32_t wanted) {
   way = MOE_RT_WAY_ALL_TO_ALL;
   if (wanted == MOE_RT_WAY_ALL_TO_ALL || size() == 1)
     return nullptr;
+  if (wanted == MOE_RT_WAY_ALL_GATHER) {
+    way = wanted;
+    return nullptr;
+  }
   if ((communicator.features & MOE_RT_COMMUNICATOR_PEER_MEMORY) != 0) {
     way = MOE_RT_WAY_PEER;
     return nullptr;
