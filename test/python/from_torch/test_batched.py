@@ -125,9 +125,29 @@ def scaled_rows(m, x, w, ids, fill=-torch.inf):
     return torch.bmm(h, m.w2.transpose(1, 2)).sum(0)
 
 
-FORMS = [gathered, flat, every, every_of_mask, every_with_all_weights, every_of_best, scaled_rows]
+def of_a_batch(m, x, w, ids):
+    """Choices ``[1, T, K]``, and columns that matrices are multiplied by, as ONNX graphs have it."""
+    x = x.unsqueeze(0)
+    w, ids = (x @ m.router.T).topk(K)
+    w = w.softmax(-1)
+    h = m.w1[ids] @ x.unsqueeze(2).expand(-1, -1, K, -1).unsqueeze(-1) + m.bias[ids].unsqueeze(-1)
+    y = m.w2[ids] @ torch.relu(h)
+    return (y * w.unsqueeze(-1).unsqueeze(-1)).sum(2).squeeze(-1).squeeze(0)
 
 
+def two_maxima(m, x, w, ids):
+    """Each choice by itself; for some tokens they are the same expert."""
+    logits = x @ m.router.T
+    ids = torch.cat([logits.argmax(-1, keepdim=True), (logits * logits).argmax(-1, True)], -1)
+    w = logits.softmax(-1).gather(-1, ids)
+    return gathered(m, x, w, ids)
+
+
+FORMS = [gathered, flat, every, every_of_mask, every_with_all_weights, every_of_best, scaled_rows,
+         of_a_batch, two_maxima]
+
+
+@pytest.mark.filterwarnings("ignore:.*a router is left to loops")
 @pytest.mark.parametrize("combine", FORMS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("inner", [I, H])
 def test_forms(combine, inner, record):

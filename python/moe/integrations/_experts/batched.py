@@ -22,7 +22,7 @@ from .._graph.scalars import RULES
 from .axes import LAYOUTS, Axis, Dim, Dims, merge
 from .choices import number_of_experts, packet_of, top_k_of
 from .dense import Functions, stacked
-from .matrices import are_ids, choices_of, ids_of_mask, is_of_mask, scattered_ids
+from .matrices import are_among, are_ids, choices_of, ids_of_mask, is_of_mask, scattered_ids
 from .nodes import adder
 from .places import sum_along
 
@@ -130,6 +130,15 @@ class _Batched:
                 and (self.tokens is None or self.tokens.size == shape[0])):
             self.tokens = self.tokens or Axis(shape[0])
             return _Value("places", ((self.tokens,), (Axis(shape[1]),), (Axis(shape[2]),)), node)
+        if len(shape) == 3 and shape[0] == 1 and shape[2] != 1 and isinstance(shape[2], int) and (
+                not isinstance(shape[1], int)):
+            # [1, T, N], as graphs have it that are given batches.
+            with node.graph.inserting_after(node):
+                base = node.graph.call_function(aten.view.default, (node, [-1, shape[2]]))
+            base.meta["val"] = node.meta["val"].reshape(-1, shape[2])
+            self.values[base] = found = self.plain(base)
+            self.steps[node] = "part", None, (base,), {}
+            return found and replace(found, dims=((), *found.dims))
         if len(shape) != 2 or isinstance(shape[0], int) or shape[1] == 1 or not isinstance(
                 shape[1], int):
             return None
@@ -147,7 +156,7 @@ class _Batched:
         if table is None or index is None or index.kind != "plain" or source not in self.tensors:
             return None
         ids = index.base
-        if not are_ids(ids, table.dims[0][0].size) or self.ids not in (None, ids):
+        if not are_among(ids, table.dims[0][0].size) or self.ids not in (None, ids):
             return None
         if self.ids is None:
             self.ids, self.cells = ids, index.axes()[-1]
@@ -457,6 +466,7 @@ def find_batched(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.
     found: dict[str, torch.nn.Module] = {}
     while one := _find_one(graph, tensors, operation, make, f"batched{len(found)}"):
         found.update(one)
+    graph.eliminate_dead_code()  # what the search wrote and did not use
     return found
 
 

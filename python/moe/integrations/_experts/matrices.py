@@ -11,7 +11,7 @@ from .._graph.function import Extent, argument, extents_of
 from .._graph.scalars import RULES
 from .choices import VIEWS, is_zero, number_of_experts, packet_of
 
-__all__ = ["are_ids", "choices_of", "elements_at", "ids_of_mask", "is_of_mask",
+__all__ = ["are_among", "are_ids", "choices_of", "elements_at", "ids_of_mask", "is_of_mask",
            "scattered_ids"]
 
 Node = torch.fx.Node
@@ -20,11 +20,24 @@ aten = torch.ops.aten
 
 def are_ids(node: Any, experts: Extent) -> bool:
     """Return true for the indices of a top-k among the experts: different ones of a token."""
+    while packet_of(node) in VIEWS and extents_of(node.meta["val"])[-1:] == extents_of(
+            node.args[0].meta["val"])[-1:]:
+        node = node.args[0]
     source = node.args[0] if isinstance(node, Node) and node.target is operator.getitem else None
     if source is None or node.args[1] != 1 or packet_of(source) is not aten.topk:
         return False
     scores = extents_of(source.args[0].meta["val"])
     return scores[-1] == experts and argument(source, "dim", -1) in (-1, len(scores) - 1)
+
+
+def are_among(node: Any, experts: Extent) -> bool:
+    """Return true for numbers of experts, which may be the same for a token: indices of the best
+    of so many scores, or several of them side by side."""
+    while packet_of(node) in (*VIEWS, aten.unsqueeze, aten.squeeze, aten.clone):
+        node = node.args[0]
+    if packet_of(node) is aten.cat:
+        return all(are_among(part, experts) for part in node.args[0])
+    return isinstance(node, Node) and number_of_experts(node) == experts
 
 
 def _back(node: Any, packet: Any) -> Node | None:
