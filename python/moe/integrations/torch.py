@@ -476,7 +476,8 @@ def _translate(program: torch.export.ExportedProgram, experts: dict[str, torch.n
     tokens, and values that Python read.
     """
     graph, tensors, input_ = prepare(program, name)
-    grouped = find_experts(graph, tensors, torch.ops.moe_mlir.traced_experts.default)
+    reasons: list[str] = []
+    grouped = find_experts(graph, tensors, torch.ops.moe_mlir.traced_experts.default, reasons)
     guesses = any(part.is_guess for part in grouped.values())
     counts, far = counts_beyond(conditions, number_of_rows(traced)) if traced else ([], [])
     if far:
@@ -546,7 +547,13 @@ def _translate(program: torch.export.ExportedProgram, experts: dict[str, torch.n
         y = write_experts(f, arguments, described, rows, ids, scale)
         return f.reshape(y, shape[:-1] + (described.output,))
 
-    results = translate(function, graph, known, {torch.ops.moe_mlir.traced_experts: leaf})
+    try:
+        results = translate(function, graph, known, {torch.ops.moe_mlir.traced_experts: leaf})
+    except MoEError as error:
+        if error.code != UNIMPLEMENTED or not reasons:
+            raise
+        raise MoEError(error.code, f"{error.message}; a loop over experts is not recognised: "
+                       f"{reasons[0]}") from error
     y = results[0] if isinstance(results, Sequence) else results
     y = function.reshape(y, (extents[0], y.shape[-1]))
     return Imported(function.text(y), weights, y.shape[-1], ndim=rows.ndim)

@@ -304,3 +304,16 @@ def test_near_misses(loop):
         compare(Block(loop))
     except moe.MoEError as error:
         assert error.code == moe.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("loop, reason", [
+    (weights_of_others, "is no function of their rows and weights"),
+    (last_wins, "results of the choices of a token replace one another"),
+    (without_one, "a sum over experts lacks expert 0"),
+    (not_from_zero, "a sum over experts does not begin with zeros"),
+    (branch_that_matters, r"depend on the values of a tensor at test_loops\.py:\d+;")],
+    ids=lambda v: getattr(v, "__name__", ""))
+def test_reasons(loop, reason):
+    """What stands in the way, and where."""
+    with pytest.warns(UserWarning, match=reason):
+        moe.from_torch(Block(loop).eval(), example=torch.zeros(4, H))

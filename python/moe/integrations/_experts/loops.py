@@ -20,7 +20,7 @@ from .choices import (VIEWS, column_of, dimensions, is_nothing, is_single, is_ze
 from .limits import limit, limit_each
 from .masked import chosen
 from .matrices import elements_at, scattered_ids
-from .nodes import adder
+from .nodes import adder, place_of
 
 __all__ = ["Loops"]
 
@@ -37,10 +37,25 @@ class Loops:
         self.rows: dict[Node, Node] = {}
         self.limited: dict[tuple[Node, Node], Node] = {}
         self.masks: dict[Node, Node] = {}  # of ids that are those of some choices alone
+        self.reasons: dict[str, None] = {}  # why something that looks like a loop is none
 
     def rule(self, packet: Any, node: Node) -> Any:
         rule = _RULES.get(packet)
         return None if rule is None else rule(self, node)
+
+    def left(self, node: Node, why: str) -> None:
+        self.reasons[f"{why} ({place_of(node)})"] = None
+
+    def left_out(self) -> list[str]:
+        """Return which experts the largest sum lacks, if nothing else is wrong."""
+        sums = [n for n, found in self.search.known.items() if found.kind == "sum"]
+        if self.reasons or not sums:
+            return []
+        last = max(sums, key=lambda n: len(n.meta["moe.parts"]))
+        experts = number_of_experts(self.search.known[last].ids)
+        missing = sorted(set(range(experts or 0)) - {e for _, e in last.meta["moe.parts"]})
+        lacks = f"lacks expert {missing[0]}" if missing else "is used in another way"
+        return [f"a sum over experts {lacks} ({place_of(last)})"]
 
     def is_(self, node: Any, *kinds: str) -> Any:
         return self.search.is_(node, *kinds)
@@ -432,8 +447,9 @@ class Loops:
         if is_zero(into):
             return self.added(node, into, index, rows)
         at = self.selection([index])
-        return self.added(node, into, index, rows, replaces=True) if at is not None and (
-            self.is_alone(at)) else None
+        if at is not None and not self.is_alone(at):
+            return self.left(node, "results of the choices of a token replace one another")
+        return at and self.added(node, into, index, rows, replaces=True)
 
     def is_alone(self, at: Any) -> bool:
         """Return true if a token is there once, and nothing was there before."""
@@ -477,6 +493,8 @@ class Loops:
         if at is not None and self.is_alone(at):
             return self.added(node, into, indices[0], values, replaces=True)
         # Rows of different tokens among zeros.
+        if at is not None and self.is_(values, "weighted part", "part") and not is_zero(into):
+            return self.left(node, "results of the choices of a token replace one another")
         return self.added(node, into, indices[0], values) if at is not None and (
             is_zero(into)) else None
 
@@ -484,8 +502,12 @@ class Loops:
               replaces: bool = False) -> Any:
         found = self.is_(rows, "weighted part", "added part", "part")
         at = self.selection([index])
-        if found is None or at is None or _key(at) != _key(found):
+        if at is None:
             return None
+        if found is None or _key(at) != _key(found):
+            what = "no function of their rows and weights" if found is None else (
+                "of other tokens or choices")
+            return self.left(node, f"what is added to the tokens of expert {at.number} is {what}")
         if rank_of(index) == 2 and self.is_(index, "token") and extents_of(
                 index.meta["val"]) != extents_of(rows.meta["val"]):
             return None
@@ -493,16 +515,19 @@ class Loops:
         before = self.is_(into, "sum")
         parts = dict(into.meta["moe.parts"]) if before else {}
         key = found.slot, found.number
-        if key in parts or (replaces and any(slot != found.slot for slot, _ in parts)):
-            return None
+        if key in parts:
+            return self.left(node, f"expert {found.number} is added twice")
+        if replaces and any(slot != found.slot for slot, _ in parts):
+            return self.left(node, "results of choices replace one another")
         if before is None and not (replaces or is_zero(into)):
-            return None
+            return self.left(node, "a sum over experts does not begin with zeros")
         # Where results are added, nothing else was before.
         anything = into.meta.get("moe.anything") if before else not is_zero(into)
         if anything and not (replaces and (found.ids not in self.masks or is_single(found.ids))):
             return None
         if before is not None and (before.ids, before.of) != (found.ids, weights):
-            return None
+            return self.left(node, f"expert {found.number} has other choices or weights than those "
+                             "before it")
         node.meta["moe.parts"] = {**parts, key: _result_of(rows)}
         node.meta["moe.anything"] = anything
         node.meta["moe.base"] = into.meta["moe.base"] if before else into
@@ -552,6 +577,7 @@ class Loops:
         of_experts = [parts[first, number] for number in range(experts)]
         if not all(_same_function(part, parts[first, number])
                    for (_, number), part in parts.items()):
+            self.left(node, "an expert is another function of each choice")
             return
         for part in of_experts:
             search.of_part(part, search.known[part])

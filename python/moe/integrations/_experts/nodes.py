@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["adder"]
+__all__ = ["adder", "place_of"]
 
 Node = torch.fx.Node
 
@@ -22,3 +24,12 @@ def adder(graph: torch.fx.Graph) -> Callable[..., Node]:
         return new
 
     return make
+
+
+def place_of(node: Node) -> str:
+    """Return the line of code that a node comes from; its name where that is not known."""
+    lines = re.findall(r'File "(.*?)", line (\d+)', node.meta.get("stack_trace") or "")
+    own = Path(__file__).parent.parent.as_posix()
+    if not lines or lines[-1][0].startswith(own):
+        return node.name
+    return f"{Path(lines[-1][0]).name}:{lines[-1][1]}"

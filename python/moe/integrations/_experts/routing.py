@@ -78,12 +78,16 @@ class _Region:
 
 
 def find_experts(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tensor]],
-                 operation: Any) -> dict[str, torch.nn.Module]:
+                 operation: Any, reasons: list[str] | None = None) -> dict[str, torch.nn.Module]:
     """Replace experts in ``graph`` by calls of ``operation`` on rows, ids, weights and a key.
 
-    ``tensors`` has the names and values of placeholders. Returns the experts by key.
+    ``tensors`` has the names and values of placeholders. Returns the experts by key; ``reasons``
+    get why loops over experts are left.
     """
-    found = _Search(graph, tensors, operation).run()
+    search = _Search(graph, tensors, operation)
+    found = search.run()
+    if reasons is not None and not found:
+        reasons += search.loops.left_out() or search.loops.reasons
     if not found and not any(node.target is operation for node in graph.nodes):
         graph.eliminate_dead_code()  # what the search wrote and did not use
         found = find_batched(graph, tensors, operation, GraphExperts)

@@ -108,6 +108,8 @@ class Graph(torch.nn.Module):
                 attributes["opset"] = self.opset
             elif node.op_type == "Split":  # in as many equal parts as there are results
                 attributes.setdefault("num_outputs", len(node.output))
+            # For messages of what fails.
+            self.__dict__["at"] = f"node '{node.name or node.output[0]}' ({node.op_type})"
             given = [values[name] for name in node.input]
             if node.op_type not in OF_NUMBERS:
                 given = [as_tensor(v) if isinstance(v, Number) else v for v in given]

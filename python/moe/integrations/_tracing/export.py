@@ -6,8 +6,10 @@ import contextlib
 import io
 import logging
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 
@@ -74,10 +76,24 @@ def _export(traced: Rows, rows: torch.Tensor, name: str) -> torch.export.Exporte
         if reason.startswith(("Found the following conflicts", "Constraints violated")):
             reason = "its operations depend on the number of tokens, with which Python computes"
         elif _depends(error):
-            reason = ("its operations depend on the values of a tensor; experts must go through "
-                      "transformers' interface, or be a module called experts that takes rows, "
-                      "ids and weights")
+            where = _place(traced, error)
+            reason = (f"its operations depend on the values of a tensor{where}; experts must go "
+                      "through transformers' interface, or be a module called experts that takes "
+                      "rows, ids and weights")
+        elif where := getattr(traced.module, "at", ""):
+            reason = f"{reason} (at {where})"
         raise _NotExported(f"{name} cannot be exported: {reason}") from error
+
+
+def _place(traced: Rows, error: Exception) -> str:
+    """Return where a trace has failed: the node of a model, or the line of a module's code."""
+    if node := getattr(traced.module, "at", ""):
+        return f" at {node}"
+    own = Path(__file__).parent.parent.as_posix()
+    frames = [f for f in traceback.extract_tb(error.__traceback__)
+              if not f.filename.startswith((own, Path(torch.__file__).parent.as_posix()))
+              and not f.filename.startswith("<")]
+    return f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
 def _depends(error: Exception) -> bool:
