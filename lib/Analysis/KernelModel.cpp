@@ -21,6 +21,10 @@ using namespace mlir::moe;
 
 // Bytes per clock that wgmma reads from shared memory: not measured.
 static constexpr double sharedBytesPerClock = 128;
+// The share of the peak that products of wgmma reach while nothing else holds
+// them up: clocks fall under load. An assumption, from what is published of
+// libraries' dense products.
+static constexpr double wgmmaShare = 0.8;
 
 static double bytesOf(Type type) {
   return double(type.getIntOrFloatBitWidth()) / 8;
@@ -77,11 +81,22 @@ static void countInstructions(GroupedMatmulOp op, GroupedMatmulWork &work) {
   }
 }
 
+Multicast mlir::moe::multicastOf(GroupedMatmulOp op, TileAttr tile) {
+  auto operand = op->getAttrOfType<StringAttr>(multicastAttrName);
+  if (!operand || tile.getUnit() != MatrixUnit::Wgmma || tile.getSwapAb())
+    return Multicast::None;
+  for (Multicast multicast : {Multicast::Weights, Multicast::Rows})
+    if (operand.getValue() == stringify(multicast))
+      return multicast;
+  return Multicast::None;
+}
+
 GroupedMatmulWork GroupedMatmulWork::of(GroupedMatmulOp op, TileAttr tile) {
   GroupedMatmulWork work;
   if (auto tiles = op->getAttrOfType<ArrayAttr>(tilesAttrName))
     work.index = llvm::find(tiles, tile) - tiles.begin();
   work.tile = tile;
+  work.multicast = multicastOf(op, tile);
   work.grouped = bool(op.getOffsets());
   work.experts = work.grouped ? op.getExpertCount() : 1;
   work.n = op.getN();
@@ -105,18 +120,20 @@ DictionaryAttr GroupedMatmulWork::toAttr() const {
   auto type = [&](StringRef name, Type value) {
     return b.getNamedAttr(name, TypeAttr::get(value));
   };
-  SmallVector<NamedAttribute> entries = {b.getNamedAttr("tile", tile),
-                                         number("index", index),
-                                         number("experts", experts),
-                                         number("n", n),
-                                         number("k", k),
-                                         number("accumulators", accumulators),
-                                         number("combined", combined),
-                                         real("instructions", instructions),
-                                         real("functions", functions),
-                                         type("lhs", lhs),
-                                         type("weights", weights),
-                                         type("result", result)};
+  SmallVector<NamedAttribute> entries = {
+      b.getNamedAttr("tile", tile),
+      number("index", index),
+      number("multicast", int64_t(multicast)),
+      number("experts", experts),
+      number("n", n),
+      number("k", k),
+      number("accumulators", accumulators),
+      number("combined", combined),
+      real("instructions", instructions),
+      real("functions", functions),
+      type("lhs", lhs),
+      type("weights", weights),
+      type("result", result)};
   if (grouped)
     entries.push_back(b.getNamedAttr("grouped", b.getUnitAttr()));
   return b.getDictionaryAttr(entries);
@@ -144,6 +161,9 @@ GroupedMatmulWork::fromAttr(DictionaryAttr attr) {
     complete &= value && value.isIntOrFloat();
   };
   number("index", work.index);
+  int64_t multicast;
+  number("multicast", multicast);
+  work.multicast = Multicast(multicast);
   number("experts", work.experts);
   number("n", work.n);
   number("k", work.k);
@@ -161,14 +181,15 @@ GroupedMatmulWork::fromAttr(DictionaryAttr attr) {
   return work;
 }
 
-/// Clocks per FMA that the tensor cores of a multiprocessor do in a clock, at
-/// least 1: wgmma reads its operands from shared memory, m64nNk16 reads 64 + N
-/// rows of 32 bytes for N clocks of products.
+/// The time of products over that at the peak rate, at least 1: wgmma reads its
+/// operands from shared memory, m64nNk16 reads 64 + N rows of 32 bytes for N
+/// clocks of products.
 static double slowdownOfTensorCores(TileAttr tile, const GPUMachine &gpu) {
   if (tile.getUnit() == MatrixUnit::MmaSync)
     return gpu.hasWgmma ? 1 / mmaSyncShare : 1;
   double columns = tile.getSwapAb() ? tile.getRows() : tile.getColumns();
-  return std::max(1.0, (64 + columns) * 32 / sharedBytesPerClock / columns);
+  return std::max(1 / wgmmaShare,
+                  (64 + columns) * 32 / sharedBytesPerClock / columns);
 }
 
 KernelPrediction GroupedMatmulWork::predict(const GPUMachine &gpu,
@@ -191,8 +212,13 @@ KernelPrediction GroupedMatmulWork::predict(const GPUMachine &gpu,
   double flops = 2 * tileRows * tileColumns * double(tile.getDepth());
   double peak = gpu.rates.flops(lhs) / double(gpu.multiprocessors);
   double tensor = flops / peak * slowdownOfTensorCores(tile, gpu);
+  // Blocks of a cluster share an operand that each loads half of.
+  auto share = [&](Multicast operand) {
+    return multicast == operand ? 1 / double(blocksOf(multicast)) : 1.0;
+  };
   double stepBytes =
-      (tileRows * bytesOf(lhs) + tileColumns * bytesOf(weights)) *
+      (tileRows * bytesOf(lhs) * share(Multicast::Rows) +
+       tileColumns * bytesOf(weights) * share(Multicast::Weights)) *
       double(tile.getDepth());
   double cache = stepBytes / (cacheBytesPerClock * gpu.hertz);
   double elements = tileRows * tileColumns / double(accumulators);

@@ -131,8 +131,9 @@ mlir::moe::predictLaunches(ArrayRef<LaunchWork> launches, const GPUMachine &gpu,
     CallRows call = rowsOf(tiles.front().experts, tiles.front().grouped);
     size_t chosen = choose(tiles, gpu, call);
     add(launches[first + chosen],
-        tiles[chosen].predict(gpu,
-                              call.inTilesOf(tiles[chosen].tile.getRows())));
+        tiles[chosen].predict(
+            gpu, call.inTilesOf(scheduledRows(tiles[chosen].tile,
+                                              tiles[chosen].multicast))));
   }
   return predicted;
 }

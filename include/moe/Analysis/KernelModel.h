@@ -43,6 +43,27 @@ inline constexpr double issueLanes = 128, functionLanes = 16;
 /// by the plan.
 inline constexpr StringLiteral workAttrName = "moe.work";
 
+/// The operand of a wgmma tile that the blocks of a cluster of two load for
+/// each other: the weights of two row tiles of an expert, or the rows of two
+/// column tiles. The operation's `moe.multicast`, a string, says which for
+/// tiles whose operands are not swapped.
+enum class Multicast { None, Weights, Rows };
+inline constexpr StringLiteral multicastAttrName = "moe.multicast";
+inline StringRef stringify(Multicast multicast) {
+  return multicast == Multicast::None      ? "none"
+         : multicast == Multicast::Weights ? "weights"
+                                           : "rows";
+}
+Multicast multicastOf(GroupedMatmulOp op, TileAttr tile);
+/// The blocks of a cluster.
+inline int64_t blocksOf(Multicast multicast) {
+  return multicast == Multicast::None ? 1 : 2;
+}
+/// The rows of what a block or a cluster computes at a time.
+inline int64_t scheduledRows(TileAttr tile, Multicast multicast) {
+  return int64_t(tile.getRows()) * (multicast == Multicast::Weights ? 2 : 1);
+}
+
 /// The rows of a call: `total` rows of `active` experts, which take `padded`
 /// rows in whole tiles.
 struct RowCounts {
@@ -69,6 +90,7 @@ struct GroupedMatmulWork {
   /// The number of the tile among those of the operation.
   int64_t index = 0;
   TileAttr tile;
+  Multicast multicast = Multicast::None;
   int64_t experts = 1, n = 0, k = 0, accumulators = 1;
   Type lhs, weights, result;
   bool grouped = true;

@@ -115,6 +115,7 @@ class Case:
     init: str = "empty"  # or input
     epilogue: str = "sum"
     extras: tuple[Extra, ...] = field(default=())
+    multicast: str = ""  # moe.multicast; that of the model unless given
 
     @property
     def out(self) -> str:
@@ -200,6 +201,7 @@ class Case:
                     f"\n    %rounded = arith.truncf %r : f32 to {self.out}")
         signature = ",\n    ".join(f'%{n}: {t} {{moe.name = "{n}", moe.role = "{r}"}}'
                                    for n, t, r in declared)
+        attributes = f' {{moe.multicast = "{self.multicast}"}}' if self.multicast else ""
         source = "%gather : tensor<?xi32>" if self.gather else f"%x : {lhs}"
         value = source.split(" ")[0]
         extra_lines = "".join(line + "\n" for line in body)
@@ -216,7 +218,7 @@ class Case:
   ^bb0({', '.join(sums + arguments)}):
 {extra_lines}    {e.text}{rounding}
     moe.yield {yielded} : {self.out}
-  }} : {lhs} -> {out}
+  }}{attributes} : {lhs} -> {out}
   return %y : {out}
 }}
 """

@@ -126,6 +126,14 @@ KERNELS: dict[str, Callable[[], Call]] = {
     "cooperative_consumer_fence": lambda: product(
         "cc", HOPPER, **MANY, k=136, n=72, experts=2, epilogue="product", gather=True,
         options=[CONSUMER]),
+    # An expert has a pair of row tiles of which one has no rows.
+    "multicast_weights": lambda: product("mw", HOPPER, **MANY, **ONE_STEP, multicast="weights"),
+    "multicast_weights_gathered": lambda: product(
+        "mv", HOPPER, **MANY, k=136, n=72, experts=2, epilogue="product", gather=True,
+        multicast="weights"),
+    # Of an even number of column tiles.
+    "multicast_rows": lambda: product("mr", HOPPER, **MANY, **ONE_STEP | {"n": 264},
+                                      multicast="rows"),
     "swapped": lambda: product("s", HOPPER, 20, k=72, n=264, experts=3, transposed=True),
     "swapped_gathered": lambda: product("sg", HOPPER, 20, k=520, n=200, experts=3, gather=True),
     "swapped_consumer_fence": lambda: product("sc", HOPPER, 20, k=520, n=200, experts=3,
@@ -191,7 +199,8 @@ def needs_double(compiled):
 
 def on(multiprocessors: int) -> list[str]:
     """Clusters need as many multiprocessors as they have blocks."""
-    return [name for name in KERNELS if not name.startswith("split") or multiprocessors > 1]
+    return [name for name in KERNELS
+            if not name.startswith(("split", "multicast")) or multiprocessors > 1]
 
 
 @pytest.mark.parametrize("multiprocessors", [1, 2, 3, 4])

@@ -132,6 +132,29 @@ TEST_F(KernelModel, ManyRows) {
               1.97, 0.03);
 }
 
+/// The blocks of a cluster read one operand from the L2 cache once for both.
+TEST_F(KernelModel, Multicast) {
+  GroupedMatmulWork alone = work(wgmma(128, 256)), weights = alone,
+                    rows = alone;
+  weights.multicast = Multicast::Weights;
+  rows.multicast = Multicast::Rows;
+  EXPECT_EQ(GroupedMatmulWork::fromAttr(rows.toAttr())->multicast,
+            Multicast::Rows);
+  RowCounts many = {262144, 128, 262144};
+  double steps = 2048. * 4 * 64;
+  EXPECT_EQ(alone.predict(h100, many).cacheBytes, steps * (128 + 256) * 128);
+  EXPECT_EQ(weights.predict(h100, many).cacheBytes, steps * (128 + 128) * 128);
+  EXPECT_EQ(rows.predict(h100, many).cacheBytes, steps * (64 + 256) * 128);
+  EXPECT_LT(rows.predict(h100, many).seconds,
+            alone.predict(h100, many).seconds);
+  EXPECT_LT(weights.predict(h100, many).seconds,
+            alone.predict(h100, many).seconds);
+  // A pair of tiles for each expert, of which one is empty, takes longer.
+  EXPECT_EQ(scheduledRows(alone.tile, Multicast::Weights), 256);
+  EXPECT_GT(weights.predict(h100, {16384, 128, 128 * 256}).cache,
+            alone.predict(h100, {16384, 128, 128 * 128}).cache);
+}
+
 /// Sums of the rows of tokens run beside the products as far as these leave
 /// bandwidth, and when the last expert of a token has been computed.
 TEST_F(KernelModel, CombinedRows) {

@@ -187,7 +187,7 @@ void CombineEpilogueEmitter::arriveGroup(const Rows &rows, int64_t start,
   Value row = rows.rowAt(index);
   Value hasRow = b.both(b.less(index, rows.most), b.less(row, rows.count));
   Value token = b.loadAt(i32, arguments.tokenOfRow,
-                         b.add(rows.first, b.select(hasRow, row, b.i32(0))));
+                         b.select(hasRow, b.add(rows.first, row), b.i32(0)));
   hasRow = b.both(hasRow, b.below(token, arguments.others));
   token = b.select(hasRow, token, b.i32(0));
   auto [count, positions] = rowsOf(token);

@@ -84,8 +84,9 @@ WeightLayout WeightLayout::ofVerified(GroupedMatmulOp op) {
 
 GroupedKernel::GroupedKernel(const GroupedKernelRequest &request,
                              DeviceLowering &lowering)
-    : op(request.op), tile(request.tile), combine(request.combine),
-      lowering(lowering), b(op.getLoc(), op.getContext()),
+    : op(request.op), tile(request.tile), multicast(multicastOf(op, tile)),
+      combine(request.combine), lowering(lowering),
+      b(op.getLoc(), op.getContext()),
       element(getElementTypeOrSelf(op.getLhs())),
       storage(isa<Float8E4M3FNType>(element) ? b.getI8Type() : element),
       k(op.getK()), n(op.getN()), experts(op.getExpertCount()),

@@ -13,6 +13,7 @@
 #include "Combine/CombineEpilogue.h"
 #include "Lowering.h"
 #include "TileScheduler.h"
+#include "moe/Analysis/KernelModel.h"
 
 #include <array>
 
@@ -70,10 +71,22 @@ protected:
   int64_t viewCount() { return layout.views.size(); }
   /// Creates the kernel.
   LLVM::LLVMFuncOp create(StringRef name, const KernelShape &shape);
+  /// Schedules tiles, or the pairs of them that a cluster computes.
   TileScheduler createScheduler() {
+    int64_t tileRows = scheduledRows(tile, multicast);
+    int64_t columnTiles = llvm::divideCeil(n, outTileColumns);
+    if (multicast == Multicast::Rows)
+      columnTiles /= blocksOf(multicast);
+    int64_t twoPasses = twoPassTiles * tile.getRows() / tileRows;
+    // Groups of row tiles fit the L2 cache, with the weights of the tiles in
+    // flight.
+    constexpr int64_t groupBytes = 12 * 1024 * 1024;
+    int64_t rowBytes = llvm::divideCeil(k * storage.getIntOrFloatBitWidth(), 8);
+    int64_t groupTiles =
+        std::clamp<int64_t>(groupBytes / (tileRows * rowBytes), 4, 4096);
     return TileScheduler(b, offsets, rows, op.getFirstExpert(), experts,
-                         tile.getRows(), llvm::divideCeil(n, outTileColumns),
-                         /*twoPasses=*/bool(combineArguments.others));
+                         tileRows, columnTiles,
+                         combineArguments.others ? twoPasses : 0, groupTiles);
   }
   /// Returns the index of the row of `lhs` behind grouped row `row` (i32), and
   /// a pointer to it.
@@ -152,6 +165,7 @@ protected:
 
   GroupedMatmulOp op;
   TileAttr tile;
+  Multicast multicast;
   const CombineEpilogue *combine; // null if none is fused
   DeviceLowering &lowering;
   GPUBuilder b;

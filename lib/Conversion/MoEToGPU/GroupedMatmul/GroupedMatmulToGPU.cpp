@@ -199,6 +199,14 @@ static LogicalResult verifyTile(GroupedMatmulOp op, TileAttr tile,
   if (bytes > gpu.getSharedBytes())
     return unsupported(why,
                        "tiles of " + Twine(bytes) + " bytes of shared memory");
+  if (multicastOf(op, tile) == Multicast::Rows) {
+    // Gathered rows are not loaded by TMA.
+    if (op.getGather())
+      return unsupported(why, "multicast of gathered rows");
+    if (llvm::divideCeil(op.getN() * op.getNumAccumulators(), columns) % 2 != 0)
+      return unsupported(why, "multicast of rows to an odd number of column "
+                              "tiles");
+  }
   return success();
 }
 
@@ -283,14 +291,24 @@ private:
 /// Returns a grid of at most one wave of blocks.
 Grid GroupedMatmulLowering::gridOf(TileAttr tile) {
   int64_t outTileColumns = tile.getColumns() / op.getNumAccumulators();
+  Multicast multicast = multicastOf(op, tile);
   Value blocks = TileScheduler::maxTiles(
-      b, rows, op.getOffsets() ? op.getExpertCount() : 1, tile.getRows(),
+      b, rows, op.getOffsets() ? op.getExpertCount() : 1,
+      scheduledRows(tile, multicast),
       llvm::divideCeil(op.getN(), outTileColumns));
   // Kernels that need most of the registers have one resident block per
   // multiprocessor, others two.
   bool wgmma = tile.getUnit() == MatrixUnit::Wgmma;
   bool oneResident = (wgmma && !tile.getSwapAb()) || hasFP8Weights(op);
   Value wave = oneResident ? multiprocessors : b.mul(multiprocessors, 2);
+  if (multicast != Multicast::None) {
+    // Whole clusters; those that share weights have so many blocks for a tile
+    // of the scheduler, the others' blocks are in the number already.
+    int64_t size = blocksOf(multicast);
+    if (multicast == Multicast::Weights)
+      blocks = b.mul(blocks, size);
+    wave = b.max(b.mul(b.div(wave, b.index(size)), size), b.index(size));
+  }
   if (tile.getSplit() == 1)
     return {b.min(blocks, wave), Value()};
   // One tile per cluster; all clusters must be resident at once.

@@ -56,14 +56,28 @@ static TileAttr swapABTileOf(GroupedMatmulOp op, const GPUDescription &gpu,
                        /*swapAB=*/true, split, fence);
 }
 
+namespace {
+/// A tile for many rows of each expert, and what the blocks of a cluster share.
+struct ManyRowsTile {
+  TileAttr tile;
+  Multicast multicast;
+};
+} // namespace
+
 /// Returns the seconds that a tile should take for many rows of each expert.
-static double secondsOfManyRows(GroupedMatmulOp op, TileAttr tile,
+static double secondsOfManyRows(GroupedMatmulOp op, ManyRowsTile chosen,
                                 const GPUDescription &gpu) {
-  constexpr double rowsOfExpert = 2048;
+  // So many that the last wave of tiles does not matter.
+  constexpr double leastRowsOfExpert = 2048, leastRows = 1 << 18;
   double experts = double(op.getExpertCount());
-  RowCounts rows{rowsOfExpert * experts, experts, rowsOfExpert * experts};
+  double rowsOfExpert = std::max(leastRowsOfExpert, leastRows / experts);
+  // On average half of an expert's last tile is empty, or of its last two.
+  double padded =
+      rowsOfExpert + double(scheduledRows(chosen.tile, chosen.multicast)) / 2;
+  RowCounts rows{rowsOfExpert * experts, experts, padded * experts};
   std::optional<GPUMachine> machine = findGPU(gpu.arch);
-  GroupedMatmulWork work = GroupedMatmulWork::of(op, tile);
+  GroupedMatmulWork work = GroupedMatmulWork::of(op, chosen.tile);
+  work.multicast = chosen.multicast;
   // moe-fuse-combine will fuse them.
   for (Operation *user : op.getResult().getUsers())
     if (auto sum = dyn_cast<GatherSumOp>(user))
@@ -71,10 +85,46 @@ static double secondsOfManyRows(GroupedMatmulOp op, TileAttr tile,
   return work.predict(*machine, rows).seconds;
 }
 
-/// Returns the tiles to generate kernels for, in ascending order of rows.
-static SmallVector<Attribute>
-chooseTiles(GroupedMatmulOp op, const GPUDescription &gpu, GatherFence fence) {
+/// Returns the operands that clusters of a tile may share: what the operation
+/// says, or any.
+static SmallVector<Multicast, 3> multicastsOf(GroupedMatmulOp op,
+                                              TileAttr tile) {
+  if (op->hasAttr(multicastAttrName))
+    return {multicastOf(op, tile)};
+  SmallVector<Multicast, 3> all = {Multicast::None, Multicast::Weights};
+  int64_t columnTiles = llvm::divideCeil(op.getN() * op.getNumAccumulators(),
+                                         int64_t(tile.getColumns()));
+  if (!op.getGather() && columnTiles % 2 == 0)
+    all.push_back(Multicast::Rows);
+  return all;
+}
+
+/// Returns the fastest of some tiles, with an operand that is multicast or
+/// without; the first of equal ones.
+static ManyRowsTile chooseManyRows(GroupedMatmulOp op, ArrayRef<TileAttr> tiles,
+                                   const GPUDescription &gpu) {
+  ManyRowsTile best;
+  double least = 0;
+  for (TileAttr tile : tiles)
+    for (Multicast multicast : multicastsOf(op, tile)) {
+      ManyRowsTile candidate{tile, multicast};
+      double seconds = secondsOfManyRows(op, candidate, gpu);
+      if (best.tile && seconds >= least)
+        continue;
+      best = candidate;
+      least = seconds;
+    }
+  return best;
+}
+
+/// Returns the tiles to generate kernels for, in ascending order of rows, and
+/// which operand the last one's clusters share.
+static SmallVector<Attribute> chooseTiles(GroupedMatmulOp op,
+                                          const GPUDescription &gpu,
+                                          GatherFence fence,
+                                          Multicast &multicast) {
   SmallVector<Attribute> tiles;
+  multicast = Multicast::None;
   // TMA loads need no proxy fence.
   if (!op.getGather())
     fence = GatherFence::Producer;
@@ -84,9 +134,15 @@ chooseTiles(GroupedMatmulOp op, const GPUDescription &gpu, GatherFence fence) {
     // wgmma reads both operands from shared memory without conversion, so rows
     // must be FP8, too. mma.sync needs two sets of accumulators, which leaves
     // no registers for larger tiles.
-    if (gpu.hasWgmma() && hasFP8Lhs(op))
-      tiles.push_back(tileOf(op, gpu, MatrixUnit::Wgmma, 128, 128, 6,
-                             WarpRoles::Cooperative, fence));
+    if (gpu.hasWgmma() && hasFP8Lhs(op)) {
+      ManyRowsTile chosen =
+          chooseManyRows(op,
+                         tileOf(op, gpu, MatrixUnit::Wgmma, 128, 128, 6,
+                                WarpRoles::Cooperative, fence),
+                         gpu);
+      tiles.push_back(chosen.tile);
+      multicast = chosen.multicast;
+    }
     return tiles;
   }
   // Stores of several results take registers from the accumulators.
@@ -109,17 +165,16 @@ chooseTiles(GroupedMatmulOp op, const GPUDescription &gpu, GatherFence fence) {
   // A cooperative tile reads less from the L2 cache; ping-pong hides the
   // epilogue, which takes a good part of the time with few steps along k.
   int64_t columns = isPlain || weightViewCount(op) > 1 ? 256 : 192;
-  TileAttr cooperative = tileOf(op, gpu, MatrixUnit::Wgmma, 128, columns, 4,
-                                WarpRoles::Cooperative, fence);
-  TileAttr pingPong = tileOf(op, gpu, MatrixUnit::Wgmma, 128, 192, 5,
-                             WarpRoles::PingPong, fence);
+  SmallVector<TileAttr> many = {tileOf(op, gpu, MatrixUnit::Wgmma, 128, columns,
+                                       4, WarpRoles::Cooperative, fence)};
   // MN-major weights are loaded in blocks of 64 columns, and 192 columns do not
   // divide into two views of whole blocks.
-  bool hasBoth = isPlain && (op.getTransposed() || weightViewCount(op) == 1);
-  tiles.push_back(hasBoth && secondsOfManyRows(op, pingPong, gpu) <
-                                 secondsOfManyRows(op, cooperative, gpu)
-                      ? pingPong
-                      : cooperative);
+  if (isPlain && (op.getTransposed() || weightViewCount(op) == 1))
+    many.push_back(tileOf(op, gpu, MatrixUnit::Wgmma, 128, 192, 5,
+                          WarpRoles::PingPong, fence));
+  ManyRowsTile chosen = chooseManyRows(op, many, gpu);
+  tiles.push_back(chosen.tile);
+  multicast = chosen.multicast;
   return tiles;
 }
 
@@ -136,9 +191,13 @@ struct MoETileForGPU : moe::impl::MoETileForGPUBase<MoETileForGPU> {
       if (!isa<RankedTensorType>(op.getInit().getType()) ||
           failed(verifyTensorCores(op, why)))
         return;
-      op->setAttr(
-          tilesAttrName,
-          ArrayAttr::get(&getContext(), chooseTiles(op, gpu, gatherFence)));
+      Multicast multicast;
+      SmallVector<Attribute> tiles =
+          chooseTiles(op, gpu, gatherFence, multicast);
+      op->setAttr(tilesAttrName, ArrayAttr::get(&getContext(), tiles));
+      if (multicast != Multicast::None)
+        op->setAttr(multicastAttrName,
+                    StringAttr::get(&getContext(), stringify(multicast)));
       ++numTiled;
     });
   }

@@ -6,7 +6,6 @@
 //===----------------------------------------------------------------------===//
 
 #include "TileScheduler.h"
-#include "moe/Analysis/KernelModel.h"
 
 #include "llvm/Support/MathExtras.h"
 
@@ -128,10 +127,13 @@ TileCoord TileScheduler::tileAt(Value index) {
     }
     end = load(rowStarts, b.add(expert, 1));
   }
-  // Row tiles run fastest: they share a tile of the weights.
+  // Row tiles of a group run fastest: they share a tile of the weights.
   Value local = b.sub(index, b.mul(firstTile, columnTiles));
+  Value before = b.mul(b.div(local, groupTiles * columnTiles), groupTiles);
+  local = b.sub(local, b.mul(before, columnTiles));
+  rowTiles = b.min(b.sub(rowTiles, before), groupTiles);
   Value column = b.div(local, rowTiles);
-  Value row = b.sub(local, b.mul(column, rowTiles));
+  Value row = b.add(before, b.sub(local, b.mul(column, rowTiles)));
   Value firstRow = b.add(start, b.mul(row, tileRows));
   return {expert, firstRow, b.min(b.sub(end, firstRow), tileRows), column};
 }

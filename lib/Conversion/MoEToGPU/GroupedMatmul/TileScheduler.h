@@ -6,7 +6,10 @@
 // The offsets of the experts' rows are known on the device only. Each block
 // computes the prefix sum of the experts' tile counts once; then it maps a
 // linear tile index to an expert by binary search. Row tiles run fastest, so
-// that blocks in flight at the same time share a tile of the weights in L2.
+// that blocks in flight at the same time share a tile of the weights in L2. An
+// expert with many rows is computed in groups of row tiles, one after the
+// other, so that the rows of a group stay in L2 until all columns have been
+// computed.
 //
 // A token's rows are in the tiles of several experts, so sums of these rows are
 // ready only towards the end of the last experts. With two passes each expert
@@ -36,13 +39,15 @@ class TileScheduler {
 public:
   /// Schedules tiles of `tileRows` rows, `columnTiles` of them along n, for the
   /// `experts` experts from `firstExpert` on. Without `offsets` all `rows`
-  /// belong to one expert.
+  /// belong to one expert. Experts with `twoPassTiles` row tiles or more are
+  /// computed in two passes; 0 for none. Groups have `groupTiles` row tiles.
   TileScheduler(GPUBuilder &b, Value offsets, Value rows, int64_t firstExpert,
                 int64_t experts, int64_t tileRows, int64_t columnTiles,
-                bool twoPasses)
+                int64_t twoPassTiles, int64_t groupTiles)
       : b(b), offsets(offsets), rows(rows), firstExpert(firstExpert),
         experts(experts), tileRows(tileRows), columnTiles(columnTiles),
-        twoPasses(twoPasses && offsets) {}
+        twoPassTiles(twoPassTiles), groupTiles(groupTiles),
+        twoPasses(twoPassTiles && offsets) {}
 
   /// Returns the bytes of shared memory for the prefix sums of `experts`
   /// experts.
@@ -73,7 +78,7 @@ private:
 
   GPUBuilder &b;
   Value offsets, rows;
-  int64_t firstExpert, experts, tileRows, columnTiles;
+  int64_t firstExpert, experts, tileRows, columnTiles, twoPassTiles, groupTiles;
   bool twoPasses;
   // In shared memory: the first row of each expert, and the row tiles before
   // it, in all and in the first of two passes.

@@ -93,7 +93,8 @@ static bool isActivations(Attribute attribute) {
 
 static bool isMulticast(Attribute attribute) {
   auto string = dyn_cast<StringAttr>(attribute);
-  return string && llvm::is_contained({"weights", "rows"}, string.getValue());
+  return string && llvm::is_contained({"none", "weights", "rows"},
+                                      string.getValue());
 }
 
 namespace {
@@ -148,7 +149,7 @@ static constexpr Known ofOperations[] = {
     {kernelsAttrName},
     // Grouped matmuls
     {tilesAttrName},
-    {"moe.multicast", isMulticast, "\"weights\" or \"rows\""},
+    {"moe.multicast", isMulticast, "\"none\", \"weights\" or \"rows\""},
 };
 
 /// Verifies an attribute of `subject`, as the diagnostic calls it.

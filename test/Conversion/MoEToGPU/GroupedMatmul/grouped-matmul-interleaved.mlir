@@ -33,7 +33,7 @@
 // HOPPER:         nvvm.shfl.sync bfly %{{.*}}, %{{.*}}, %c8_i32
 // HOPPER:         llvm.inline_asm has_side_effects {{.*}}@p st.global.b32
 // HOPPER:       llvm.func @grouped_matmul_wgmma(
-// HOPPER:         nvvm.wgmma.mma_async {{.*}}<m = 64, n = 192, k = 16>
+// HOPPER:         nvvm.wgmma.mma_async {{.*}}<m = 64, n = 256, k = 16>
 // HOPPER:         nvvm.shfl.sync bfly %{{.*}}, %{{.*}}, %c1_i32
 // HOPPER:         nvvm.stmatrix
 

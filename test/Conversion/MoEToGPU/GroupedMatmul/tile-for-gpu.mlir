@@ -19,7 +19,7 @@
 // CONSUMER-LABEL: func.func @grouped(
 // CONSUMER-NOT:   gather_fence
 // HOPPER-LABEL: func.func @grouped(
-// HOPPER:         moe.tiles = [
+// HOPPER:         moe.multicast = "weights", moe.tiles = [
 // HOPPER-SAME:                 #moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = {{[0-9]+}}, swap_ab = true, split = 4>,
 // HOPPER-SAME:                 #moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = {{[0-9]+}}, swap_ab = true, split = 2>,
 // HOPPER-SAME:                 rows = 8, columns = 128, depth = 64, stages = {{[0-9]+}}, swap_ab = true>,
@@ -54,12 +54,14 @@ func.func @experts(%x: tensor<?x64xf16>, %o: tensor<1025xi32>, %w: tensor<1024x6
 
 // -----
 
-// With eight steps along k the model of the kernels takes ping-pong where the epilogue is
-// long, and the larger tile where it is short.
+// With eight steps along k the model of the kernels takes ping-pong, however long the
+// epilogue is; what says that an operand is not to be multicast is kept.
 // CHECK-LABEL:  func.func @epilogues(
 // HOPPER-LABEL: func.func @epilogues(
-// HOPPER:         rows = 128, columns = 192, depth = 64, stages = {{[0-9]+}}, roles = ping_pong>]
-// HOPPER:         rows = 128, columns = 256, depth = 64, stages = {{[0-9]+}}>]
+// HOPPER:         moe.multicast = "weights"
+// HOPPER-SAME:    rows = 128, columns = 192, depth = 64, stages = {{[0-9]+}}, roles = ping_pong>]
+// HOPPER:         moe.multicast = "none"
+// HOPPER-SAME:    rows = 128, columns = 256, depth = 64, stages = {{[0-9]+}}>]
 func.func @epilogues(%x: tensor<?x512xbf16>, %o: tensor<9xi32>, %g: tensor<8x768x512xbf16>, %u: tensor<8x768x512xbf16>, %init: tensor<?x768xbf16>) -> (tensor<?x768xbf16>, tensor<?x768xbf16>) {
   %one = arith.constant 1.0 : f32
   %h = moe.grouped_matmul %x offsets(%o : tensor<9xi32>) weights(%g, %u : tensor<8x768x512xbf16>, tensor<8x768x512xbf16>) transposed outs(%init : tensor<?x768xbf16>) {
@@ -76,7 +78,7 @@ func.func @epilogues(%x: tensor<?x512xbf16>, %o: tensor<9xi32>, %g: tensor<8x768
   ^bb0(%s: f32):
     %t = arith.truncf %s : f32 to bf16
     moe.yield %t : bf16
-  } : tensor<?x512xbf16> -> tensor<?x768xbf16>
+  } {moe.multicast = "none"} : tensor<?x512xbf16> -> tensor<?x768xbf16>
   return %h, %y : tensor<?x768xbf16>, tensor<?x768xbf16>
 }
 

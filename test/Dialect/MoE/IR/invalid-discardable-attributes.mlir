@@ -24,7 +24,7 @@ func.func @result(%x: tensor<?x4xf32>) -> (tensor<?x4xf32> {moe.source = ["outpu
 
 // -----
 
-// expected-error @+1 {{expected one of moe.tokens, moe.activations, moe.weight_format, moe.plan, moe.parallel, moe.forward, moe.programs, moe.accumulates, moe.signature, moe.independent_tokens, moe.prepares, moe.layers, moe.stages, moe.stage, moe.kernel, moe.live_tokens, moe.shared_bytes, moe.work, moe.primaries, moe.images, moe.kernels, moe.tiles as the moe attribute of an operation, got moe.token}}
+// expected-error @+1 {{expected one of moe.tokens, moe.activations, moe.weight_format, moe.plan, moe.parallel, moe.forward, moe.programs, moe.accumulates, moe.signature, moe.independent_tokens, moe.prepares, moe.layers, moe.stages, moe.stage, moe.kernel, moe.live_tokens, moe.shared_bytes, moe.work, moe.primaries, moe.images, moe.kernels, moe.tiles, moe.multicast as the moe attribute of an operation, got moe.token}}
 func.func @range(%x: tensor<?x4xf32>) -> tensor<?x4xf32> attributes {moe.token = [1, 2]} {
   return %x : tensor<?x4xf32>
 }
@@ -113,4 +113,11 @@ func.func @accumulates(%w: tensor<4x4xf32> {moe.accumulates = 0}) -> tensor<4x4x
 // expected-error @+1 {{expected moe.experts of argument 0 to be an integer, got "8"}}
 func.func @experts(%w: tensor<4x4xf32> {moe.experts = "8"}) -> tensor<4x4xf32> {
   return %w : tensor<4x4xf32>
+}
+
+// -----
+
+// expected-error @+1 {{expected moe.multicast of an operation to be "none", "weights" or "rows", got "columns"}}
+func.func @multicast() attributes {moe.multicast = "columns"} {
+  return
 }

@@ -11,10 +11,15 @@ using namespace mlir;
 using namespace mlir::moe;
 
 void TMAKernel::declareTensorMaps() {
+  auto shareOf = [&](Multicast operand, int64_t rows) {
+    return multicast == operand ? rows / blocks : rows;
+  };
   if (!isGathered())
-    arguments.tensorMap(lhsInput, {tile.getRows(), depth}, swizzleBytes,
-                        lhsMap);
-  int64_t boxRows = op.getTransposed() ? viewTileColumns : depth;
+    arguments.tensorMap(lhsInput,
+                        {shareOf(Multicast::Rows, tile.getRows()), depth},
+                        swizzleBytes, lhsMap);
+  int64_t boxRows =
+      shareOf(Multicast::Weights, op.getTransposed() ? viewTileColumns : depth);
   weightMaps.resize(viewCount());
   for (auto [input, map] : llvm::zip_equal(weightInputs, weightMaps))
     arguments.tensorMap(input, {1, boxRows, depth}, swizzleBytes, map);
@@ -27,6 +32,8 @@ LLVM::LLVMFuncOp TMAKernel::create(StringRef name, KernelShape shape,
   shape.sharedBytes =
       stages * stageBytes + schedulerStart +
       (op.getOffsets() ? TileScheduler::sharedBytes(experts) : 0);
+  if (blocks > 1)
+    shape.cluster = blocks;
   declareTensorMaps();
   auto kernel = GroupedKernel::create(name, shape);
   startPipeline();
@@ -45,37 +52,61 @@ void TMAKernel::initBarriers() {
   WgmmaPipeline::initBarriers(1 + (isGathered() ? warpgroupSize : 0), maps);
 }
 
+TileCoord TMAKernel::tileAt(TileScheduler &tiles, Value tile) {
+  TileCoord coord = tiles.tileAt(tile);
+  if (multicast == Multicast::Rows) {
+    coord.columnTile = b.add(b.mul(coord.columnTile, blocks), rank());
+  } else if (multicast == Multicast::Weights) {
+    // There may be no rows left for the second block.
+    Value before = b.mul(rank(), this->tile.getRows());
+    coord.firstRow = b.add(coord.firstRow, before);
+    coord.rows = b.min(b.sub(coord.rows, before), this->tile.getRows());
+  }
+  return coord;
+}
+
 //===----------------------------------------------------------------------===//
 // Producer
 //===----------------------------------------------------------------------===//
 
 void TMAKernel::forEachWeightBox(
     const TileCoord &coord, Value kStart,
-    llvm::function_ref<void(int64_t start, Value map, ValueRange coordinates)>
+    llvm::function_ref<void(Value start, Value map, ValueRange coordinates)>
         body) {
+  // With multicast this block has some of the rows of each box.
+  int64_t boxRows = op.getTransposed() ? viewTileColumns : depth;
+  Value first, firstByte = b.i32(0);
+  if (multicast == Multicast::Weights) {
+    first = b.mul(rank(), boxRows / blocks);
+    firstByte = b.mul(first, swizzleBytes);
+  }
   for (auto [v, view] : llvm::enumerate(layout.views)) {
     Value column =
         b.add(b.mul(coord.columnTile, viewTileColumns), view.firstColumn);
     // Beyond the range of k there may be other weights; lhs is 0 there.
     Value kOfTensor = b.add(kStart, view.firstK);
-    int64_t start = lhsBytes + int64_t(v) * viewTileColumns * swizzleBytes;
+    if (first)
+      (op.getTransposed() ? column : kOfTensor) =
+          b.add(op.getTransposed() ? column : kOfTensor, first);
+    Value start = b.add(firstByte,
+                        lhsBytes + int64_t(v) * viewTileColumns * swizzleBytes);
     if (op.getTransposed()) {
       body(start, weightMaps[v], {kOfTensor, column, coord.expert});
       continue;
     }
     for (int64_t block = 0; block < viewTileColumns / 64; ++block)
-      body(start + block * 64 * swizzleBytes, weightMaps[v],
+      body(b.add(start, block * 64 * swizzleBytes), weightMaps[v],
            {b.add(column, block * 64), kOfTensor, coord.expert});
   }
 }
 
 void TMAKernel::loadWeights(const TileCoord &coord, Value kStart,
                             Value stageStart, Value barrier) {
-  forEachWeightBox(coord, kStart,
-                   [&](int64_t start, Value map, ValueRange coordinates) {
-                     issueTMA(b.sharedAt(memory, b.add(stageStart, start)), map,
-                              coordinates, barrier);
-                   });
+  forEachWeightBox(
+      coord, kStart, [&](Value start, Value map, ValueRange coordinates) {
+        issueTMA(b.sharedAt(memory, b.add(stageStart, start)), map, coordinates,
+                 barrier, multicast == Multicast::Weights);
+      });
 }
 
 /// Returns the start along k of stage `step`; the block begins at `firstStep`.
@@ -94,10 +125,10 @@ void TMAKernel::prefetchWeights(TileScheduler &tiles, Value tile,
   auto mode =
       NVVM::TMALoadModeAttr::get(b.getContext(), NVVM::TMALoadMode::TILE);
   b.ifThen(b.less(tile, tiles.tileCount()), [&] {
-    TileCoord coord = tiles.tileAt(tile);
+    TileCoord coord = tileAt(tiles, tile);
     b.loop(b.i32(0), b.i32(count), b.i32(1), [&](Value step) {
       forEachWeightBox(coord, kStartOf(b, step, firstStep, depth),
-                       [&](int64_t, Value map, ValueRange coordinates) {
+                       [&](Value, Value map, ValueRange coordinates) {
                          NVVM::CpAsyncBulkTensorPrefetchOp::create(
                              b, map, coordinates, ValueRange(), mode, Value());
                        });
@@ -109,6 +140,13 @@ void TMAKernel::prefetchWeights(TileScheduler &tiles, Value tile,
 TMAKernel::PipelineState TMAKernel::loadContiguousTile(const TileCoord &coord,
                                                        PipelineState state,
                                                        Value firstStep) {
+  bool isShared = multicast == Multicast::Rows;
+  Value firstRow = coord.firstRow, firstByte = b.i32(0);
+  if (isShared) {
+    Value first = b.mul(rank(), tile.getRows() / blocks);
+    firstRow = b.add(firstRow, first);
+    firstByte = b.mul(first, swizzleBytes);
+  }
   SmallVector<Value> end =
       b.loop(b.i32(0), b.i32(steps), b.i32(1), {state.stage, state.phase},
              [&](Value step, ValueRange carried) {
@@ -118,8 +156,8 @@ TMAKernel::PipelineState TMAKernel::loadContiguousTile(const TileCoord &coord,
                expectBytes(full, b.i32(stageBytes));
                Value kStart = kStartOf(b, step, firstStep, depth);
                Value start = b.mul(now.stage, stageBytes);
-               issueTMA(b.sharedAt(memory, start), lhsMap,
-                        {kStart, coord.firstRow}, full);
+               issueTMA(b.sharedAt(memory, b.add(start, firstByte)), lhsMap,
+                        {kStart, firstRow}, full, isShared);
                loadWeights(coord, kStart, start, full);
                PipelineState next = advance(now);
                return SmallVector<Value>{next.stage, next.phase};
@@ -204,10 +242,10 @@ void TMAKernel::producerLoop(llvm::function_ref<void()> load) {
 void TMAKernel::forEachTile(
     TileScheduler &tiles, PipelineState start,
     llvm::function_ref<PipelineState(const TileCoord &, PipelineState)> body) {
-  b.loop(b.block(), tiles.tileCount(), b.numBlocks(),
+  b.loop(firstTile(), tiles.tileCount(), tileStride(),
          {start.stage, start.phase}, [&](Value tile, ValueRange carried) {
            PipelineState state =
-               body(tiles.tileAt(tile), {carried[0], carried[1]});
+               body(tileAt(tiles, tile), {carried[0], carried[1]});
            return SmallVector<Value>{state.stage, state.phase};
          });
 }

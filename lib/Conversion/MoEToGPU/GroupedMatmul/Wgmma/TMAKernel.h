@@ -11,6 +11,13 @@
 // Weights `[E, N, K]` are K-major. Weights `[E, K, N]` are MN-major, in blocks
 // of 64 columns.
 //
+// With multicast (KernelModel.h) the two blocks of a cluster compute
+// neighbouring tiles at the same time: two row tiles of an expert, or two
+// column tiles. Each loads half of the operand that both read into the shared
+// memory of both. A stage is empty when the consumers of both blocks have
+// released it. The last row tile of an expert may lie behind its rows; its
+// block loads, multiplies and releases like any other, and stores nothing.
+//
 //===----------------------------------------------------------------------===//
 
 #ifndef MOE_LIB_CONVERSION_MOETOGPU_GROUPEDMATMUL_WGMMA_TMAKERNEL_H
@@ -31,7 +38,7 @@ protected:
       : GroupedKernel(request, lowering),
         WgmmaPipeline(b, element, tile.getStages(),
                       (tile.getRows() + tile.getColumns()) * swizzleBytes,
-                      emptyArrivals),
+                      emptyArrivals, blocksOf(multicast)),
         depth(stageDepth(op)), fp8(hasFP8Weights(op)),
         steps(llvm::divideCeil(k, depth) / tile.getSplit()),
         lhsBytes(tile.getRows() * swizzleBytes),
@@ -46,6 +53,11 @@ protected:
   /// `extraBytes` for the derived kernel and the tile scheduler.
   LLVM::LLVMFuncOp create(StringRef name, KernelShape shape,
                           int64_t extraBytes);
+  /// The first tile of the scheduler that is of this block, the distance to
+  /// the next, and the coordinates of this block's part of one.
+  Value firstTile() { return b.div(b.block(), blocks); }
+  Value tileStride() { return b.div(b.numBlocks(), blocks); }
+  TileCoord tileAt(TileScheduler &tiles, Value tile);
   Value extraMemory();
   Value schedulerMemory();
 
@@ -92,11 +104,13 @@ protected:
 
 private:
   void declareTensorMaps();
-  /// Calls `body` for each box of the weights of a stage, with its place in the
-  /// stage.
+  /// Returns the rank of the block in its cluster.
+  Value rank() { return b.blockInCluster(blocks); }
+  /// Calls `body` for each box of the weights that this block loads of a stage,
+  /// with its place in the stage.
   void forEachWeightBox(
       const TileCoord &coord, Value kStart,
-      llvm::function_ref<void(int64_t start, Value map, ValueRange coordinates)>
+      llvm::function_ref<void(Value start, Value map, ValueRange coordinates)>
           body);
   void loadWeights(const TileCoord &coord, Value kStart, Value stageStart,
                    Value barrier);

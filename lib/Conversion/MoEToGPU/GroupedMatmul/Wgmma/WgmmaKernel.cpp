@@ -314,7 +314,7 @@ void WgmmaKernel::consume(TileScheduler &tiles, Value warpgroupIndex) {
   NVVM::SetMaxRegisterOp::create(b, consumerRegisters(isGathered()),
                                  NVVM::SetMaxRegisterAction::increase);
   PipelineState start = consumerStart();
-  Value tile = b.block(), stride = b.numBlocks(), orderPhase = b.i32(1);
+  Value tile = firstTile(), stride = tileStride(), orderPhase = b.i32(1);
   if (pingPong) {
     // The second consumer begins with the block's second tile, behind the
     // stages of the first.
@@ -330,7 +330,7 @@ void WgmmaKernel::consume(TileScheduler &tiles, Value warpgroupIndex) {
   b.loop(tile, tiles.tileCount(), stride,
          {start.stage, start.phase, orderPhase},
          [&](Value tile, ValueRange carried) {
-           TileCoord coord = tiles.tileAt(tile);
+           TileCoord coord = tileAt(tiles, tile);
            if (pingPong)
              waitBarrier(orderBarrier(consumer), carried[2]);
            if (fp8) {
@@ -372,12 +372,18 @@ LLVM::LLVMFuncOp WgmmaKernel::build() {
   });
   TileScheduler tiles = createScheduler();
   tiles.prepare(schedulerMemory(), shape.threads);
-  b.ifThen(b.equal(thread, 0), [&] { prefetchWeights(tiles, b.block()); });
+  b.ifThen(b.equal(thread, 0), [&] { prefetchWeights(tiles, firstTile()); });
   combineWithoutRows(tiles, shape.threads);
-  b.barrier();
+  if (blocks > 1)
+    syncBlocks(/*aligned=*/true);
+  else
+    b.barrier();
   b.ifElse(
       b.equal(warpgroupIndex, 0), [&] { produce(tiles); },
       [&] { consume(tiles, warpgroupIndex); });
+  // The other block has released all stages of this one.
+  if (blocks > 1)
+    syncBlocks(/*aligned=*/false);
   return kernel;
 }
 

@@ -86,8 +86,22 @@ void WgmmaPipeline::waitFull(PipelineState state, bool fences) {
 }
 
 void WgmmaPipeline::releaseStage(Value stage) {
-  b.ifThen(b.equal(b.bitAnd(thread, warpgroupSize - 1), 0),
-           [&] { arrive(emptyBarrier(stage)); });
+  Value index = b.bitAnd(thread, warpgroupSize - 1);
+  if (blocks == 1)
+    return b.ifThen(b.equal(index, 0), [&] { arrive(emptyBarrier(stage)); });
+  // One thread for each block.
+  b.ifThen(b.below(index, blocks), [&] {
+    auto scope = NVVM::MemScopeKindAttr::get(b.getContext(),
+                                             NVVM::MemScopeKind::CLUSTER);
+    NVVM::MBarrierArriveOp::create(b, /*res=*/Type(),
+                                   b.mapToBlock(emptyBarrier(stage), index),
+                                   Value(), scope);
+  });
+}
+
+void WgmmaPipeline::syncBlocks(bool aligned) {
+  b.arriveCluster(aligned);
+  b.waitCluster(aligned);
 }
 
 //===----------------------------------------------------------------------===//
@@ -95,15 +109,18 @@ void WgmmaPipeline::releaseStage(Value stage) {
 //===----------------------------------------------------------------------===//
 
 void WgmmaPipeline::issueTMA(Value target, Value map, ValueRange coordinates,
-                             Value barrier) {
+                             Value barrier, bool multicast) {
   auto cluster = LLVM::LLVMPointerType::get(
       b.getContext(), unsigned(NVVM::NVVMMemorySpace::SharedCluster));
   target = LLVM::AddrSpaceCastOp::create(b, cluster, target);
   auto mode =
       NVVM::TMALoadModeAttr::get(b.getContext(), NVVM::TMALoadMode::TILE);
+  Value mask;
+  if (multicast)
+    mask = arith::ConstantIntOp::create(b, (int64_t(1) << blocks) - 1, 16);
   NVVM::CpAsyncBulkTensorGlobalToSharedClusterOp::create(
-      b, target, map, coordinates, barrier, ValueRange(), Value(), Value(),
-      mode, b.getBoolAttr(false), NVVM::CTAGroupKindAttr(), Value());
+      b, target, map, coordinates, barrier, ValueRange(), mask, Value(), mode,
+      b.getBoolAttr(false), NVVM::CTAGroupKindAttr(), Value());
 }
 
 void WgmmaPipeline::expectBytes(Value barrier, Value bytes) {

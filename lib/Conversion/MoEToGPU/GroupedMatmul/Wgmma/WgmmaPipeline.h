@@ -40,11 +40,13 @@ protected:
   /// Stages whose cp.async copies a producer thread keeps in flight.
   static constexpr int64_t cpAsyncStages = 2;
 
-  /// Operands are of type `element`. `emptyArrivals` consumers release a stage.
+  /// Operands are of type `element`. `emptyArrivals` consumers of each block
+  /// release a stage. The `blocks` blocks of a cluster load some operands for
+  /// each other.
   WgmmaPipeline(GPUBuilder &b, Type element, int64_t stages, int64_t stageBytes,
-                int64_t emptyArrivals)
-      : stages(stages), stageBytes(stageBytes), b(b), operand(element),
-        emptyArrivals(emptyArrivals) {}
+                int64_t emptyArrivals, int64_t blocks = 1)
+      : stages(stages), stageBytes(stageBytes), blocks(blocks), b(b),
+        operand(element), emptyArrivals(emptyArrivals * blocks) {}
 
   /// Called at the start of the kernel: the stages are at the start of the
   /// shared memory, the barriers follow.
@@ -73,11 +75,18 @@ protected:
   /// Consumer: waits until wgmma may read the stage; with `fences` also what
   /// cp.async copied.
   void waitFull(PipelineState state, bool fences = false);
-  /// Consumer warpgroup: marks a stage as empty.
+  /// Consumer warpgroup: marks a stage as empty, in all blocks that load it.
   void releaseStage(Value stage);
+  /// Called by all threads of a block: orders the initialization of barriers
+  /// before what any block of the cluster does, and what any of them did before
+  /// the end of this block. `aligned` asserts that warps are converged.
+  void syncBlocks(bool aligned);
 
   // Producer.
-  void issueTMA(Value target, Value map, ValueRange coordinates, Value barrier);
+  /// Loads a box; with `multicast` to the same place in all blocks of the
+  /// cluster, where it counts for the same barrier.
+  void issueTMA(Value target, Value map, ValueRange coordinates, Value barrier,
+                bool multicast = false);
   /// Arrives on a full barrier, which completes after `bytes` (i32) bytes of
   /// TMA loads.
   void expectBytes(Value barrier, Value bytes);
@@ -124,6 +133,7 @@ protected:
   void waitWgmma(int64_t pending);
 
   int64_t stages, stageBytes;
+  int64_t blocks; // of a cluster
   Value memory, barriers, thread;
 
 private:
