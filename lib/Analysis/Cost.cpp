@@ -7,6 +7,7 @@
 
 #include "moe/Analysis/Cost.h"
 #include "moe/Analysis/TokenExtents.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Dialect/MoE/IR/PackedFormat.h"
 
 #include "mlir/Analysis/SliceAnalysis.h"
@@ -272,12 +273,10 @@ int64_t CostAnalysis::countIdle(BlockArgument argument, int64_t elements) {
   return elements / type.getDimSize(0) * (type.getDimSize(0) - found->second);
 }
 
-/// True for the name of a result that moe-differentiate adds.
+/// True for a result that a backward function takes.
 static bool isSaved(func::FuncOp function, unsigned result) {
-  auto name = function.getResultAttrOfType<StringAttr>(result, "moe.name");
-  StringRef number = name ? name.getValue() : StringRef();
-  return number.consume_front("saved") && !number.empty() &&
-         llvm::all_of(number, llvm::isDigit);
+  auto role = function.getResultAttrOfType<StringAttr>(result, "moe.role");
+  return role && role.getValue() == savedRole;
 }
 
 /// Add the bytes of a tensor to those of each token and to `fixedBytes`;

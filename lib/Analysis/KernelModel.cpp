@@ -105,6 +105,17 @@ GroupedMatmulWork GroupedMatmulWork::of(GroupedMatmulOp op, TileAttr tile) {
   work.lhs = getElementTypeOrSelf(op.getLhs());
   work.weights = getElementTypeOrSelf(op.getWeights().front());
   work.result = getElementTypeOrSelf(op.getInit());
+  auto add = [&](Value operand, int64_t columns) {
+    work.otherBytes +=
+        int64_t(bytesOf(getElementTypeOrSelf(operand))) * columns;
+  };
+  for (auto [index, extra] : llvm::enumerate(op.getExtras())) {
+    AffineMap map = op.getOperandMap(index);
+    if (map.isFunctionOfDim(1))
+      add(extra, map.isFunctionOfDim(2) ? work.n : 1);
+  }
+  for (Value init : op.getInits().drop_front())
+    add(init, work.n);
   countInstructions(op, work);
   return work;
 }
@@ -129,6 +140,7 @@ DictionaryAttr GroupedMatmulWork::toAttr() const {
       number("k", k),
       number("accumulators", accumulators),
       number("combined", combined),
+      number("other_bytes", otherBytes),
       real("instructions", instructions),
       real("functions", functions),
       type("lhs", lhs),
@@ -169,6 +181,7 @@ GroupedMatmulWork::fromAttr(DictionaryAttr attr) {
   number("k", work.k);
   number("accumulators", work.accumulators);
   number("combined", work.combined);
+  number("other_bytes", work.otherBytes);
   real("instructions", work.instructions);
   real("functions", work.functions);
   type("lhs", work.lhs);
@@ -252,7 +265,8 @@ KernelPrediction GroupedMatmulWork::predict(const GPUMachine &gpu,
   predicted.memoryBytes =
       rows.active * double(k) * double(n) * double(accumulators) *
           bytesOf(weights) * double(passes(rows)) +
-      rows.total * (double(k) * bytesOf(lhs) + double(n) * bytesOf(result));
+      rows.total * (double(k) * bytesOf(lhs) + double(n) * bytesOf(result) +
+                    double(otherBytes));
   predicted.memory =
       predicted.memoryBytes / (gpu.rates.bandwidth * memoryShare);
   double products = std::max(predicted.waves * seconds, predicted.memory);

@@ -55,11 +55,14 @@ static size_t choose(ArrayRef<GroupedMatmulWork> tiles, const GPUMachine &gpu,
   });
 }
 
-std::vector<PredictedLaunch>
-mlir::moe::predictLaunches(ArrayRef<LaunchWork> launches, const GPUMachine &gpu,
-                           ArrayRef<DispatchOp> dispatches,
-                           ArrayRef<RowDistribution> rows, int64_t tokens) {
-  auto rowsOf = [&](int64_t experts, bool grouped) {
+std::vector<PredictedLaunch> mlir::moe::predictLaunches(
+    ArrayRef<LaunchWork> launches, const GPUMachine &gpu,
+    ArrayRef<DispatchOp> dispatches, ArrayRef<RowDistribution> rows,
+    int64_t tokens, const RowsOfExperts &rowsOfExperts, int64_t *unknown) {
+  std::optional<RowDistribution> other; // of no dispatch
+  // None if nothing is known of these rows.
+  auto rowsOf = [&](const LaunchWork &launch, int64_t experts,
+                    bool grouped) -> std::optional<CallRows> {
     CallRows call;
     call.tokens = call.total = tokens;
     for (size_t i = 0; grouped && i < dispatches.size(); ++i) {
@@ -69,8 +72,26 @@ mlir::moe::predictLaunches(ArrayRef<LaunchWork> launches, const GPUMachine &gpu,
       call.model = &rows[i];
       call.experts = experts;
       call.total = tokens * dispatch.getMaxChoices();
-      break;
+      return call;
     }
+    if (!launch.rows)
+      return call;
+    std::optional<int64_t> total = launch.rows(tokens);
+    if (!total)
+      return std::nullopt;
+    call.total = *total;
+    if (!grouped)
+      return call;
+    call.experts = experts;
+    int64_t topK =
+        llvm::divideCeilSigned(call.total, std::max<int64_t>(tokens, 1));
+    if (rowsOfExperts && topK <= experts)
+      other = rowsOfExperts(experts, topK);
+    else
+      other = std::nullopt;
+    if (!other)
+      return std::nullopt;
+    call.model = &*other;
     return call;
   };
   int64_t firstExperts =
@@ -87,13 +108,44 @@ mlir::moe::predictLaunches(ArrayRef<LaunchWork> launches, const GPUMachine &gpu,
   };
   // Of the last router: the tokens of a block; 0 if it routed all of them.
   int64_t tokensOfBlock = 0;
+  auto addUnknown = [&] {
+    if (unknown)
+      ++*unknown;
+  };
   for (size_t i = 0; i < launches.size(); ++i) {
-    if (!launches[i].work)
+    if (!launches[i].work) {
+      std::optional<LoopWork> loop =
+          launches[i].loop ? launches[i].loop(tokens) : std::nullopt;
+      if (loop)
+        add(launches[i], loop->predict(gpu));
+      else
+        addUnknown();
       continue;
+    }
     if (auto work = MemoryWork::fromAttr(launches[i].work)) {
-      CallRows call = rowsOf(firstExperts, !dispatches.empty());
-      if (tokens >= work->minTokens)
-        add(launches[i], work->predict(gpu, tokens, call.inTilesOf(1)));
+      if (tokens < work->minTokens)
+        continue;
+      std::optional<CallRows> call;
+      if (dispatches.empty()) {
+        call = rowsOf(launches[i], 1, /*grouped=*/false);
+      } else {
+        call = rowsOf(launches[i], firstExperts, /*grouped=*/true);
+      }
+      if (call)
+        add(launches[i], work->predict(gpu, tokens, call->inTilesOf(1)));
+      else
+        addUnknown();
+      continue;
+    }
+    if (auto work = ContractWork::fromAttr(launches[i].work)) {
+      // The one for no rows does not run.
+      if (launches[i].blocks && launches[i].blocks(tokens) == 0)
+        continue;
+      auto call = rowsOf(launches[i], work->experts, work->grouped);
+      if (call)
+        add(launches[i], work->predict(gpu, call->inTilesOf(work->depth)));
+      else
+        addUnknown();
       continue;
     }
     if (auto work = ScatterWork::fromAttr(launches[i].work)) {
@@ -125,15 +177,23 @@ mlir::moe::predictLaunches(ArrayRef<LaunchWork> launches, const GPUMachine &gpu,
         break;
       tiles.push_back(*work);
     }
-    if (tiles.empty())
+    if (tiles.empty()) {
+      addUnknown();
+      i = first;
       continue;
+    }
     --i;
-    CallRows call = rowsOf(tiles.front().experts, tiles.front().grouped);
-    size_t chosen = choose(tiles, gpu, call);
+    std::optional<CallRows> call =
+        rowsOf(launches[first], tiles.front().experts, tiles.front().grouped);
+    if (!call) {
+      addUnknown();
+      continue;
+    }
+    size_t chosen = choose(tiles, gpu, *call);
     add(launches[first + chosen],
-        tiles[chosen].predict(
-            gpu, call.inTilesOf(scheduledRows(tiles[chosen].tile,
-                                              tiles[chosen].multicast))));
+        tiles[chosen].predict(gpu, call->inTilesOf(scheduledRows(
+                                       tiles[chosen].tile,
+                                       tiles[chosen].multicast))));
   }
   return predicted;
 }

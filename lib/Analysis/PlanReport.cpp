@@ -47,12 +47,13 @@ PlanReport::PlanReport(
     func::FuncOp function, const FunctionCost &cost,
     ArrayRef<RowDistribution> rows, StringRef imbalance,
     const PlanTarget &target, std::vector<LaunchWork> launches,
-    const std::function<std::optional<int64_t>(int64_t)> &workspace)
+    const std::function<std::optional<int64_t>(int64_t)> &workspace,
+    const RowsOfExperts &rowsOfExperts)
     : name(function.getName().str()), imbalance(imbalance.str()),
       plan(function->getAttrOfType<PlanAttr>(planAttrName)), cost(cost),
       rows(rows), target(target), launches(std::move(launches)),
       elementType(mainElementType(function, cost)), workspace(workspace),
-      activations(activationsOf(function)) {
+      rowsOfExperts(rowsOfExperts), activations(activationsOf(function)) {
   // Both ends of the range, the first T of each variant, and some powers of
   // two.
   std::set<int64_t> tokens = {plan.getMin(), plan.getMax()};
@@ -140,8 +141,8 @@ PlanReport::Point PlanReport::at(int64_t tokens) const {
         });
     int64_t atOnce =
         plan.getChunk() > 0 ? std::min(tokens, plan.getChunk()) : tokens;
-    point.launches =
-        predictLaunches(launches, *target.gpu, dispatches, rows, atOnce);
+    point.launches = predictLaunches(launches, *target.gpu, dispatches, rows,
+                                     atOnce, rowsOfExperts, &point.unknown);
   }
   return point;
 }
@@ -234,10 +235,8 @@ void PlanReport::printLaunches(const Point &point,
        << scaled(double(*point.flops) / total, 1000,
                  {"FLOP/s", "kFLOP/s", "MFLOP/s", "GFLOP/s", "TFLOP/s",
                   "PFLOP/s"});
-  size_t unknown = llvm::count_if(
-      launches, [](const LaunchWork &each) { return !each.work; });
-  if (unknown > 0)
-    os << ", without " << unknown << " whose work is unknown";
+  if (point.unknown > 0)
+    os << ", without " << point.unknown << " whose work is unknown";
   os << "\n";
 }
 

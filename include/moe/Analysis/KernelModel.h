@@ -15,6 +15,8 @@
 #include "moe/Analysis/MachineRates.h"
 #include "moe/Dialect/MoE/IR/MoE.h"
 
+#include <functional>
+
 namespace mlir::moe {
 
 // Assumptions of the model, none of them measured. A kernel starts, and its
@@ -35,9 +37,14 @@ inline constexpr int64_t maxFewTokens = 64;
 /// Row tiles from which on a kernel that combines rows computes an expert in
 /// two passes (TileScheduler.h).
 inline constexpr int64_t twoPassTiles = 8;
-/// Threads of a multiprocessor that issue an instruction in a clock, and of
-/// which a clock computes a special function (CUDA Programming Guide).
-inline constexpr double issueLanes = 128, functionLanes = 16;
+/// How long a load from the L2 cache takes whose address was loaded, and how
+/// long an addition to memory that the same thread has just written.
+inline constexpr double loadSeconds = 0.35e-6, chainSeconds = 40e-9;
+/// Threads of a multiprocessor that are resident, and that issue an instruction
+/// in a clock, and of which a clock computes a special function (CUDA
+/// Programming Guide).
+inline constexpr double residentThreads = 2048, issueLanes = 128,
+                        functionLanes = 16;
 
 /// The work of a kernel, a dictionary: written when the kernel is built, read
 /// by the plan.
@@ -96,6 +103,8 @@ struct GroupedMatmulWork {
   bool grouped = true;
   /// The kernel sums as many rows for each token (CombineEpilogue.h); or 0.
   int64_t combined = 0;
+  /// Bytes of a row of the epilogue's operands, and of results but the first.
+  int64_t otherBytes = 0;
   /// Of the epilogue, for an element of the result, about: instructions, and
   /// how many of them are functions of the special function unit.
   double instructions = 0, functions = 0;
@@ -176,13 +185,60 @@ struct ScatterWork {
                            int64_t tokensOfBlock) const;
 };
 
+/// A kernel that contracts rows, of the gradients of weights. Its blocks
+/// compute tiles of all matrices one after the other, with a step for `depth`
+/// rows of an expert.
+struct ContractWork {
+  int64_t experts = 1, k = 0, n = 0; // matrices of k rows and n columns
+  int64_t tileK = 1, tileN = 1, depth = 64;
+  MatrixUnit unit = MatrixUnit::Wgmma;
+  /// Without tensor cores: a thread for each element.
+  bool elements = false;
+  /// Rows of experts; otherwise all rows are of one.
+  bool grouped = true;
+  /// Sides whose rows are gathered, and sums that are added to what is there.
+  int64_t gathers = 0;
+  bool accumulate = false;
+  Type rows, result;
+
+  static std::optional<ContractWork> fromAttr(DictionaryAttr attr);
+  DictionaryAttr toAttr() const;
+
+  KernelPrediction predict(const GPUMachine &gpu,
+                           const RowCounts &counts) const;
+};
+
+/// A kernel that is a loop without a kernel of its own: what all of its threads
+/// do together.
+struct LoopWork {
+  double iterations = 0;
+  /// Instructions, and bytes of elements that are read and written.
+  double instructions = 0, readBytes = 0, writtenBytes = 0;
+  /// Bytes of memory: those of a buffer at most once for reads and for writes.
+  double memoryBytes = 0;
+  /// Steps of an iteration that wait for what the one before has stored.
+  double chain = 0;
+
+  KernelPrediction predict(const GPUMachine &gpu) const;
+};
+
 /// A launch: its kernel, and the `moe.work` of the kernel or null.
 struct LaunchWork {
   std::string kernel;
   DictionaryAttr work;
   /// It may begin under the launch before it (`moe.primaries`).
   bool overlaps = false;
+  /// For a number of tokens: the blocks, the most rows of an operand, and what
+  /// a loop does. Null or none where that is not known.
+  std::function<std::optional<int64_t>(int64_t tokens)> blocks = nullptr,
+                                                        rows = nullptr;
+  std::function<std::optional<LoopWork>(int64_t tokens)> loop = nullptr;
 };
+
+/// The rows of experts that no dispatch of a function has made, as in a
+/// backward function; none if there is no model of them.
+using RowsOfExperts = std::function<std::optional<RowDistribution>(
+    int64_t experts, int64_t topK)>;
 
 /// A launch that runs in a call.
 struct PredictedLaunch {
@@ -191,12 +247,14 @@ struct PredictedLaunch {
 };
 
 /// The launches of a call of `tokens` tokens that run and whose work is known.
-/// `dispatches` are those of the function, with the rows of each in `rows`.
-std::vector<PredictedLaunch> predictLaunches(ArrayRef<LaunchWork> launches,
-                                             const GPUMachine &gpu,
-                                             ArrayRef<DispatchOp> dispatches,
-                                             ArrayRef<RowDistribution> rows,
-                                             int64_t tokens);
+/// `dispatches` are those of the function, with the rows of each in `rows`; for
+/// other experts, `rowsOfExperts` has them. Adds the launches of which nothing
+/// is known to `unknown`.
+std::vector<PredictedLaunch>
+predictLaunches(ArrayRef<LaunchWork> launches, const GPUMachine &gpu,
+                ArrayRef<DispatchOp> dispatches, ArrayRef<RowDistribution> rows,
+                int64_t tokens, const RowsOfExperts &rowsOfExperts = nullptr,
+                int64_t *unknown = nullptr);
 
 } // namespace mlir::moe
 

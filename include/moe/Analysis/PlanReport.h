@@ -22,11 +22,13 @@ namespace mlir::moe {
 /// Reports what a function with a plan costs, at several T.
 class PlanReport {
 public:
-  /// `workspace` gives the bytes for T, none above 64 bits.
+  /// `workspace` gives the bytes for T, none above 64 bits; `rowsOfExperts` a
+  /// model of rows that no dispatch of the function has made.
   PlanReport(func::FuncOp function, const FunctionCost &cost,
              ArrayRef<RowDistribution> rows, StringRef imbalance,
              const PlanTarget &target, std::vector<LaunchWork> launches,
-             const std::function<std::optional<int64_t>(int64_t)> &workspace);
+             const std::function<std::optional<int64_t>(int64_t)> &workspace,
+             const RowsOfExperts &rowsOfExperts);
 
   void print(llvm::raw_ostream &os) const;
   llvm::json::Object toJSON() const;
@@ -51,6 +53,8 @@ private:
     std::vector<DispatchPoint> dispatches;
     /// Of a GPU: the launches that run and whose work is known.
     std::vector<PredictedLaunch> launches;
+    /// Those of which nothing is known.
+    int64_t unknown = 0;
   };
 
   DispatchPoint at(size_t dispatch, int64_t tokens) const;
@@ -69,6 +73,7 @@ private:
   /// Element type of most matmuls, and of contractions outside of experts.
   Type elementType;
   std::function<std::optional<int64_t>(int64_t)> workspace;
+  RowsOfExperts rowsOfExperts;
   /// How rows enter matmuls of quantised weights; empty if there are none.
   std::string activations;
   std::vector<Point> points;

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "ContractKernel.h"
+#include "moe/Analysis/KernelModel.h"
 
 #include "mlir/IR/TypeUtilities.h"
 
@@ -33,8 +34,26 @@ ContractKernel::ContractKernel(GroupedContractOp op, int64_t tileK,
 }
 
 LLVM::LLVMFuncOp ContractKernel::create(StringRef name,
-                                        const KernelShape &shape) {
-  return arguments.createKernel(b, lowering.kernels, name, shape);
+                                        const KernelShape &shape,
+                                        std::optional<MatrixUnit> unit) {
+  LLVM::LLVMFuncOp kernel =
+      arguments.createKernel(b, lowering.kernels, name, shape);
+  ContractWork work;
+  work.experts = op.getExpertCount();
+  work.k = op.getK();
+  work.n = op.getN();
+  work.tileK = tileK;
+  work.tileN = tileN;
+  work.depth = depth;
+  work.unit = unit.value_or(MatrixUnit::MmaSync);
+  work.elements = !unit;
+  work.grouped = bool(op.getOffsets());
+  work.gathers = bool(op.getLhsGather()) + bool(op.getRhsGather());
+  work.accumulate = op.getAccumulate();
+  work.rows = element;
+  work.result = result;
+  kernel->setAttr(workAttrName, work.toAttr());
+  return kernel;
 }
 
 Value ContractKernel::gridSize(HostBuilder &host) {
@@ -86,29 +105,44 @@ Value ContractKernel::resultPointer(Value expert, Value k, Value n) {
   return b.at(out, result, index);
 }
 
-void ContractKernel::storePair(const Coord &coord, Value k, Value n,
-                               Value first, Value second) {
-  Value inside = b.both(b.less(k, op.getK()), b.less(n, op.getN()));
-  // Without rows there is nothing to add.
-  if (op.getAccumulate())
-    inside = b.both(inside, b.less(b.i32(0), coord.steps));
-  auto store = [&](Value sums, Value pointer) {
-    auto type =
-        VectorType::get(cast<VectorType>(sums.getType()).getShape(), result);
-    if (op.getAccumulate())
-      sums = arith::AddFOp::create(
-          b, b.toFloat(b.loadVectorIf(inside, type, pointer), sums.getType()),
-          sums);
-    b.storeIf(inside, b.toFloat(sums, type), pointer);
+void ContractKernel::storePairs(const Coord &coord, ArrayRef<Pair> pairs) {
+  struct Store {
+    Value inside, pointer, sums, before;
   };
+  SmallVector<Store> stores;
   auto vectorOf = [&](ValueRange elements) -> Value {
     return vector::FromElementsOp::create(
         b, VectorType::get(int64_t(elements.size()), b.getF32Type()), elements);
   };
-  Value pointer = resultPointer(coord.expert, k, n);
-  if (place.strides[2] == 1 && place.shape[2] % 2 == 0 &&
-      place.offsets[2] % 2 == 0)
-    return store(vectorOf({first, second}), pointer);
-  store(vectorOf(first), pointer);
-  store(vectorOf(second), b.at(pointer, result, b.i64(place.strides[2])));
+  auto typeOf = [&](Value sums) {
+    return VectorType::get(cast<VectorType>(sums.getType()).getShape(), result);
+  };
+  bool isWide = place.strides[2] == 1 && place.shape[2] % 2 == 0 &&
+                place.offsets[2] % 2 == 0;
+  for (const Pair &pair : pairs) {
+    Value inside = b.both(b.less(pair.k, op.getK()), b.less(pair.n, op.getN()));
+    // Without rows there is nothing to add.
+    if (op.getAccumulate())
+      inside = b.both(inside, b.less(b.i32(0), coord.steps));
+    Value pointer = resultPointer(coord.expert, pair.k, pair.n);
+    if (isWide) {
+      stores.push_back(
+          {inside, pointer, vectorOf({pair.first, pair.second}), Value()});
+      continue;
+    }
+    Value next = b.at(pointer, result, b.i64(place.strides[2]));
+    stores.push_back({inside, pointer, vectorOf(pair.first), Value()});
+    stores.push_back({inside, next, vectorOf(pair.second), Value()});
+  }
+  if (op.getAccumulate())
+    for (Store &store : stores)
+      store.before =
+          b.loadVectorIf(store.inside, typeOf(store.sums), store.pointer);
+  for (Store &store : stores) {
+    if (store.before)
+      store.sums = arith::AddFOp::create(
+          b, b.toFloat(store.before, store.sums.getType()), store.sums);
+    b.storeIf(store.inside, b.toFloat(store.sums, typeOf(store.sums)),
+              store.pointer);
+  }
 }

@@ -65,7 +65,9 @@ protected:
   int64_t tilesOfExpert() {
     return llvm::divideCeil(op.getK(), tileK) * tilesOfN();
   }
-  LLVM::LLVMFuncOp create(StringRef name, const KernelShape &shape);
+  /// Creates the kernel; without a unit it uses no tensor cores.
+  LLVM::LLVMFuncOp create(StringRef name, const KernelShape &shape,
+                          std::optional<MatrixUnit> unit);
   Coord tileAt(Value index);
   /// True (i1) if `row` is one of the expert of a tile.
   Value hasRow(const Coord &coord, Value row) {
@@ -78,9 +80,15 @@ protected:
   Value pointerTo(const Side &side, Value row, Value column);
   /// Returns a pointer to an element of the result.
   Value resultPointer(Value expert, Value k, Value n);
-  /// Stores two adjacent elements, which start at an even column.
-  void storePair(const Coord &coord, Value k, Value n, Value first,
-                 Value second);
+  /// Two adjacent elements of a tile, which start at an even column.
+  struct Pair {
+    Value k, n, first, second;
+  };
+  /// Stores elements. What they are added to is loaded before the first of them
+  /// is stored: loads behind stores would wait for each other.
+  void storePairs(const Coord &coord, ArrayRef<Pair> pairs);
+  /// So many pairs are stored at once, for which there are registers.
+  static constexpr int64_t pairsAtOnce = 8;
 
   GroupedContractOp op;
   DeviceLowering &lowering;

@@ -35,7 +35,7 @@ public:
 LLVM::LLVMFuncOp ElementContract::build() {
   KernelShape shape;
   shape.threads = threads;
-  auto kernel = create("grouped_contract_elements", shape);
+  auto kernel = create("grouped_contract_elements", shape, std::nullopt);
   Value first = b.add(b.mul(b.block(), threads), b.thread());
   Value stride = b.mul(b.numBlocks(), threads);
   b.loop(first, b.i32(tileCount()), stride, [&](Value index) {

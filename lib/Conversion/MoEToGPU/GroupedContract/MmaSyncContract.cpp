@@ -89,19 +89,22 @@ void MmaSyncContract::computeTile(const Coord &coord) {
   Value firstN =
       b.add(b.add(coord.n, warpColumn), b.shiftLeft(b.bitAnd(lane, 3), 1));
   for (int64_t i = 0; i < fragmentsM; ++i)
-    for (int64_t half = 0; half < 2; ++half)
+    for (int64_t half = 0; half < 2; ++half) {
+      SmallVector<Pair> pairs;
       for (int64_t j = 0; j < fragmentsN; ++j) {
-        const Value *pair = &sums[(i * fragmentsN + j) * 4 + half * 2];
-        storePair(coord, b.add(firstK, i * 16 + half * 8), b.add(firstN, j * 8),
-                  pair[0], pair[1]);
+        const Value *sum = &sums[(i * fragmentsN + j) * 4 + half * 2];
+        pairs.push_back({b.add(firstK, i * 16 + half * 8), b.add(firstN, j * 8),
+                         sum[0], sum[1]});
       }
+      storePairs(coord, pairs);
+    }
 }
 
 LLVM::LLVMFuncOp MmaSyncContract::build() {
   KernelShape shape;
   shape.threads = threads;
   shape.sharedBytes = stages * stageBytes;
-  auto kernel = create("grouped_contract", shape);
+  auto kernel = create("grouped_contract", shape, MatrixUnit::MmaSync);
   startTile();
   b.loop(b.block(), b.i32(tileCount()), b.numBlocks(), [&](Value tile) {
     // All warps must have read the stages of the previous tile.

@@ -18,12 +18,16 @@
 
 #include "ContractKernel.h"
 #include "GroupedMatmul/Wgmma/WgmmaPipeline.h"
+#include "moe/Analysis/KernelModel.h"
+
+#include "mlir/IR/TypeUtilities.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 
 static constexpr int64_t consumers = 2; // warpgroups
-static constexpr int64_t stageCount = 4;
+// Bytes of shared memory for stages, and the most stages.
+static constexpr int64_t stagesBytes = 4 * (128 + 256) * 64 * 2, maxStages = 8;
 // Of the 3 · 168 of a block (WgmmaKernel.cpp).
 static constexpr int64_t producerRegisters = 56, consumerRegisters = 224;
 
@@ -35,7 +39,8 @@ public:
   WgmmaContract(GroupedContractOp op, ContractOperands &operands,
                 DeviceLowering &lowering)
       : ContractKernel(op, rowsOfTile, columnsOf(op), operands, lowering),
-        WgmmaPipeline(b, element, stageCount, (tileK + tileN) * depth * 2,
+        WgmmaPipeline(b, element, stageCount(tileN),
+                      (tileK + tileN) * depth * 2,
                       /*emptyArrivals=*/consumers) {}
 
   LLVM::LLVMFuncOp build();
@@ -45,8 +50,10 @@ private:
   static constexpr int64_t blockColumns = 64;
   static constexpr int64_t blockBytes = depth * swizzleBytes;
 
-  static int64_t columnsOf(GroupedContractOp op) {
-    return std::min<int64_t>(256, llvm::alignTo(op.getN(), blockColumns));
+  static int64_t columnsOf(GroupedContractOp op);
+  static int64_t stageCount(int64_t columns) {
+    int64_t stageBytes = (rowsOfTile + columns) * depth * 2;
+    return std::min<int64_t>(maxStages, stagesBytes / stageBytes);
   }
   /// What a producer thread copies of each block of columns: chunk `chunk` of
   /// every 16th row from `row` on, to `offset`.
@@ -72,6 +79,37 @@ private:
   Value consumer;       // index of the consumer warpgroup
 };
 } // namespace
+
+/// Returns the columns of a tile with which the kernel should take least time
+/// for many rows: large tiles read less, but a single matrix has few of them.
+int64_t WgmmaContract::columnsOf(GroupedContractOp op) {
+  constexpr double rowsOfExpert = 2048, rowsOfAll = 32768;
+  GPUMachine gpu = *findGPU("sm_90a");
+  ContractWork work;
+  work.experts = op.getExpertCount();
+  work.k = op.getK();
+  work.n = op.getN();
+  work.tileK = rowsOfTile;
+  work.gathers = bool(op.getLhsGather()) + bool(op.getRhsGather());
+  work.accumulate = op.getAccumulate();
+  work.rows = getElementTypeOrSelf(op.getLhs());
+  work.result = getElementTypeOrSelf(op.getInit());
+  double experts = double(work.experts);
+  double rows = op.getOffsets() ? rowsOfExpert * experts : rowsOfAll;
+  int64_t best = 0;
+  double least = 0;
+  for (int64_t columns = 256; columns > 0; columns -= blockColumns) {
+    if (columns >= work.n + blockColumns)
+      continue;
+    work.tileN = columns;
+    double seconds = work.predict(gpu, {rows, experts, rows}).seconds;
+    if (best > 0 && seconds >= least)
+      continue;
+    best = columns;
+    least = seconds;
+  }
+  return best;
+}
 
 //===----------------------------------------------------------------------===//
 // Producer
@@ -214,11 +252,16 @@ void WgmmaContract::store(const Coord &coord,
   Value k = b.add(b.add(coord.k, b.mul(consumer, wgmmaM)),
                   b.add(b.shiftLeft(warp, 4), b.shiftRight(lane, 2)));
   Value n = b.add(coord.n, b.shiftLeft(b.bitAnd(lane, 3), 1));
+  SmallVector<Pair> pairs;
   for (int64_t fragment = 0; fragment < tileN / 8; ++fragment)
     for (int64_t half = 0; half < 2; ++half) {
       int64_t index = fragment * 4 + half * 2;
-      storePair(coord, b.add(k, half * 8), b.add(n, fragment * 8),
-                accumulator(index), accumulator(index + 1));
+      pairs.push_back({b.add(k, half * 8), b.add(n, fragment * 8),
+                       accumulator(index), accumulator(index + 1)});
+      if (pairs.size() < pairsAtOnce && !(fragment == tileN / 8 - 1 && half))
+        continue;
+      storePairs(coord, pairs);
+      pairs.clear();
     }
 }
 
@@ -267,7 +310,7 @@ LLVM::LLVMFuncOp WgmmaContract::build() {
     arguments.tensorMap(lhs.input, {depth, blockColumns}, swizzleBytes, lhsMap);
   if (!op.getRhsGather())
     arguments.tensorMap(rhs.input, {depth, blockColumns}, swizzleBytes, rhsMap);
-  auto kernel = create("grouped_contract_wgmma", shape);
+  auto kernel = create("grouped_contract_wgmma", shape, MatrixUnit::Wgmma);
   startPipeline();
   // The shuffle makes the index uniform over a warp, so that the roles are
   // uniform branches.

@@ -63,8 +63,16 @@ void MoEPrintPlan::runOnOperation() {
       return signalPassFailure();
     PlanReport report(
         function, planned->cost, planned->rows, settings->model.getName(),
-        settings->target, probe.getLaunches(function),
-        [&](int64_t tokens) { return probe.getBytes(function, tokens); });
+        settings->target, probe.getLaunches(function, settings->target.gpu),
+        [&](int64_t tokens) { return probe.getBytes(function, tokens); },
+        [&](int64_t experts, int64_t topK) -> std::optional<RowDistribution> {
+          auto model = settings->model.distribution(0, experts, topK);
+          if (model)
+            return *model;
+          // A record of another layer: what it predicts is unknown.
+          llvm::consumeError(model.takeError());
+          return std::nullopt;
+        });
     if (format == "text")
       report.print(os);
     else

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "WorkspaceProbe.h"
+#include "LaunchCounts.h"
 #include "moe/Analysis/TokenFunction.h"
 #include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Dialect/MoERuntime/IR/MoERuntime.h"
@@ -62,18 +63,53 @@ std::optional<int64_t> WorkspaceProbe::getBytes(func::FuncOp function,
                     *bytes);
 }
 
-std::vector<LaunchWork> WorkspaceProbe::getLaunches(func::FuncOp function) {
+/// Returns the most rows that an operand of a launch has for T tokens, of those
+/// whose rows depend on T.
+static std::optional<int64_t> rowsOf(moe_rt::LaunchOp op,
+                                     BufferExtents extents) {
+  std::optional<int64_t> most;
+  SmallVector<Value> buffers(op.getInputs());
+  llvm::append_range(buffers, op.getInits());
+  for (Value buffer : buffers) {
+    auto type = dyn_cast<MemRefType>(buffer.getType());
+    if (!type || type.getRank() == 0 || !type.isDynamicDim(0))
+      continue;
+    std::optional<int64_t> rows = extents.extent(buffer, 0);
+    if (!rows)
+      return std::nullopt;
+    most = std::max(most.value_or(0), *rows);
+  }
+  return most;
+}
+
+std::vector<LaunchWork>
+WorkspaceProbe::getLaunches(func::FuncOp function,
+                            std::optional<GPUMachine> gpu) {
   std::vector<LaunchWork> launches;
+  int64_t multiprocessors = gpu ? gpu->multiprocessors : 1;
   copy.lookupSymbol<func::FuncOp>(function.getName())
       .walk([&](moe_rt::LaunchOp op) {
         Operation *kernel =
             SymbolTable::lookupNearestSymbolFrom(op, op.getKernelAttr());
-        StringRef name = op.getKernel().getLeafReference().getValue();
-        launches.push_back(
-            {name.str(),
-             kernel ? kernel->getAttrOfType<DictionaryAttr>(workAttrName)
-                    : DictionaryAttr(),
-             kernel && kernel->hasAttr(primariesAttrName)});
+        LaunchWork launch;
+        launch.kernel = op.getKernel().getLeafReference().str();
+        if (kernel) {
+          launch.work = kernel->getAttrOfType<DictionaryAttr>(workAttrName);
+          launch.overlaps = kernel->hasAttr(primariesAttrName);
+        }
+        launch.blocks = [=](int64_t tokens) mutable {
+          return BufferExtents(tokens, multiprocessors)
+              .evaluate(op.getBlocks());
+        };
+        launch.rows = [=](int64_t tokens) {
+          return rowsOf(op, BufferExtents(tokens, multiprocessors));
+        };
+        if (auto loop = dyn_cast_or_null<gpu::GPUFuncOp>(kernel))
+          launch.loop = [=](int64_t tokens) {
+            BufferExtents extents(tokens, multiprocessors);
+            return countLoop(op, loop, extents);
+          };
+        launches.push_back(std::move(launch));
       });
   return launches;
 }

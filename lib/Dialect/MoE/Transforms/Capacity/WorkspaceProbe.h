@@ -35,8 +35,10 @@ public:
   LogicalResult refresh();
   /// Returns the bytes of the workspace for T tokens; nullopt above 64 bits.
   std::optional<int64_t> getBytes(func::FuncOp function, int64_t tokens);
-  /// Returns what a call launches, in order; empty on a CPU.
-  std::vector<LaunchWork> getLaunches(func::FuncOp function);
+  /// Returns what a call launches, in order; empty on a CPU. It refers to the
+  /// lowered code, until `refresh` or the end of this object.
+  std::vector<LaunchWork> getLaunches(func::FuncOp function,
+                                      std::optional<GPUMachine> gpu);
 
 private:
   void reset();

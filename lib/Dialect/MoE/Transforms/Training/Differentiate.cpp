@@ -108,7 +108,7 @@ public:
 private:
   LogicalResult create();
   LogicalResult propagate(Gradients &g);
-  DictionaryAttr describeSaved(size_t index);
+  DictionaryAttr describeSaved(size_t index, bool isResult);
   void finishForward(Gradients &g);
   void finishBackward(Gradients &g);
 
@@ -172,13 +172,16 @@ LogicalResult BackwardBuilder::propagate(Gradients &g) {
   return success();
 }
 
-/// Returns the attributes of a saved tensor.
-DictionaryAttr BackwardBuilder::describeSaved(size_t index) {
+/// Returns the attributes of a saved tensor: a result of the forward function,
+/// or an argument of the backward function, to which it is an input like others
+/// unless it stays where it is.
+DictionaryAttr BackwardBuilder::describeSaved(size_t index, bool isResult) {
   Builder b(forward.getContext());
   SmallVector<NamedAttribute> attributes{
       b.getNamedAttr("moe.name", b.getStringAttr("saved" + Twine(index)))};
-  if (backward->hasAttr(forwardAttrName))
-    attributes.push_back(b.getNamedAttr("moe.role", b.getStringAttr(savedRole)));
+  if (isResult || backward->hasAttr(forwardAttrName))
+    attributes.push_back(
+        b.getNamedAttr("moe.role", b.getStringAttr(savedRole)));
   return b.getDictionaryAttr(attributes);
 }
 
@@ -194,7 +197,7 @@ void BackwardBuilder::finishForward(Gradients &g) {
   }
   for (auto [i, value] : llvm::enumerate(g.getSaved())) {
     returnOp.getOperandsMutable().append(value);
-    attributes.push_back(describeSaved(i));
+    attributes.push_back(describeSaved(i, /*isResult=*/true));
   }
   forward.setType(b.getFunctionType(forward.getArgumentTypes(),
                                     returnOp.getOperandTypes()));
@@ -245,7 +248,7 @@ void BackwardBuilder::finishBackward(Gradients &g) {
     ++result;
   }
   for (size_t i = 0; i < g.getSaved().size(); ++i)
-    attributes.push_back(describeSaved(i));
+    attributes.push_back(describeSaved(i, /*isResult=*/false));
   llvm::append_range(attributes, sums);
   backward.setType(b.getFunctionType(body.getArgumentTypes(),
                                      ValueRange(results).getTypes()));
