@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from moe_testing import processes  # noqa: E402
+from moe_testing import processes, ranks  # noqa: E402
 from moe_testing.models.hf import MODELS  # noqa: E402
 
 TOKENS, STEPS = 31, 4
@@ -82,13 +82,13 @@ def test_training(family, size):
         experts = next(w.shape[0] for n, w in imported.weights.items() if "down" in n)
         table = np.arange(experts, dtype=np.int32).reshape(-1, size).T[::-1]
     found = processes.run(size, on_rank, family, COUNTS[size], table, limit=300)
-    ranks = [each for _, each in found]
+    results = [each for _, each in found]
 
     # The first step has the bits of one rank, but for what is summed over all tokens.
     for name in ("y", "rows"):
-        assert same_bits(np.concatenate([each[name] for each in ranks]), one[name]), name
+        assert same_bits(np.concatenate([each[name] for each in results]), one[name]), name
     for name, whole in one["gradients"].items():
-        parts = [each["gradients"][name] for each in ranks]
+        parts = [each["gradients"][name] for each in results]
         if parts[0].shape == whole.shape:
             assert all(same_bits(part, parts[0]) for part in parts), name
             np.testing.assert_allclose(parts[0], whole, rtol=0, atol=2e-6 * np.abs(whole).max())
@@ -96,15 +96,27 @@ def test_training(family, size):
             for (own, _), part in zip(found, parts, strict=True):
                 assert same_bits(part, whole[own]), name
     # So do later ones, nearly: weights follow the optimizer.
-    np.testing.assert_allclose(np.sum([each["loss"] for each in ranks], axis=0), one["loss"],
+    np.testing.assert_allclose(np.sum([each["loss"] for each in results], axis=0), one["loss"],
                                rtol=1e-5)
     for name, whole in one["weights"].items():
         for own, each in found:
             part = each["weights"][name]
             np.testing.assert_allclose(part, whole if part.shape == whole.shape else whole[own],
                                        rtol=0, atol=1e-5 * np.abs(whole).max(), err_msg=name)
-    np.testing.assert_allclose(np.concatenate([each["last"] for each in ranks]), one["last"],
+    np.testing.assert_allclose(np.concatenate([each["last"] for each in results]), one["last"],
                                rtol=0, atol=1e-5 * np.abs(one["last"]).max())
+
+
+def test_layer():
+    """Without gradients, on threads."""
+    block, x, _ = block_and_rows("mixtral")
+    imported = moe.from_torch(block)
+
+    def on_rank(communicator):
+        group = moe.parallel.Group(communicator, num_threads=1)
+        return imported.layer(group=group)((x[:5], x[5:])[group.rank])
+
+    assert torch.equal(torch.cat(ranks.run(2, on_rank)), imported.layer()(x))
 
 
 def refused(group, family: str):
