@@ -191,9 +191,9 @@ std::vector<PredictedLaunch> mlir::moe::predictLaunches(
     }
     size_t chosen = choose(tiles, gpu, *call);
     add(launches[first + chosen],
-        tiles[chosen].predict(gpu, call->inTilesOf(scheduledRows(
-                                       tiles[chosen].tile,
-                                       tiles[chosen].multicast))));
+        tiles[chosen].predict(
+            gpu, call->inTilesOf(scheduledRows(tiles[chosen].tile,
+                                               tiles[chosen].multicast))));
   }
   return predicted;
 }

@@ -93,8 +93,8 @@ static bool isActivations(Attribute attribute) {
 
 static bool isMulticast(Attribute attribute) {
   auto string = dyn_cast<StringAttr>(attribute);
-  return string && llvm::is_contained({"none", "weights", "rows"},
-                                      string.getValue());
+  return string &&
+         llvm::is_contained({"none", "weights", "rows"}, string.getValue());
 }
 
 namespace {

@@ -324,7 +324,8 @@ LogicalResult Splitter::describe() {
       return function.emitError("expected arguments that are ranked tensors, "
                                 "got ")
              << argument.getType();
-    if (!role || (role.getValue() != "placement" && role.getValue() != savedRole))
+    if (!role ||
+        (role.getValue() != "placement" && role.getValue() != savedRole))
       arguments.push_back(describeArgument(argument));
   }
   for (auto [index, result] : llvm::enumerate(
