@@ -126,7 +126,7 @@ def scaled_rows(m, x, w, ids, fill=-torch.inf):
 
 
 def of_a_batch(m, x, w, ids):
-    """Choices ``[1, T, K]``, and columns that matrices are multiplied by, as ONNX graphs have it."""
+    """Choices ``[1, T, K]``, and columns that matrices are multiplied by, as in ONNX graphs."""
     x = x.unsqueeze(0)
     w, ids = (x @ m.router.T).topk(K)
     w = w.softmax(-1)

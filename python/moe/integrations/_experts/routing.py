@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from .in_graph import GraphExperts
 from .loops import Loops
 from .maps import MAPS
 from .nodes import adder
+from .region import Region, experts_of, untransposed
 from .slices import SLICES
 
 __all__ = ["find_experts"]
@@ -62,21 +63,6 @@ class _Is:
     layout: tuple[str, ...] = ()
 
 
-@dataclass
-class _Region:
-    """The function of an expert: nodes between the rows that are gathered and the result."""
-
-    ids: Node
-    rows: Node | None = None
-    weights: Node | None = None
-    nodes: list[Node] = field(default_factory=list)
-    experts: int | None = None
-    parameters: set[Node] = field(default_factory=set)
-    ones: Node | None = None  # the weights, where they are in the rows
-    steps: dict[Node, Any] = field(default_factory=dict)  # others, as ``GraphExperts`` takes them
-    is_guess: bool = False  # to be compared with the graph that it comes from
-
-
 def find_experts(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tensor]],
                  operation: Any, reasons: list[str] | None = None) -> dict[str, torch.nn.Module]:
     """Replace experts in ``graph`` by calls of ``operation`` on rows, ids, weights and a key.
@@ -100,7 +86,7 @@ class _Search:
         self.graph, self.tensors, self.operation = graph, tensors, operation
         self.of_tokens = of_tokens(graph, tensors)
         self.known: dict[Node, _Is] = {}
-        self.regions: dict[Node, _Region] = {}  # by ids
+        self.regions: dict[Node, Region] = {}  # by ids
         self.found: dict[str, torch.nn.Module] = {}
         self.loops = Loops(self, _Is)
 
@@ -128,8 +114,8 @@ class _Search:
         found = self.known.get(node) if isinstance(node, Node) else None
         return found if found is not None and found.kind in kinds else None
 
-    def region(self, ids: Node) -> _Region:
-        return self.regions.setdefault(ids, _Region(ids))
+    def region(self, ids: Node) -> Region:
+        return self.regions.setdefault(ids, Region(ids))
 
     # -- rules, by operation --------------------------------------------------
 
@@ -277,7 +263,7 @@ class _Search:
         rows, weight = node.args[:2]
         ends = node.args[2] if len(node.args) > 2 else node.kwargs.get("offs")
         part = "matmul"
-        if (transposed := _transposed(weight)) is not None:
+        if (transposed := untransposed(weight)) is not None:
             part, weight = "transposed matmul", transposed
         of, found = self.is_(rows, "grouped"), self.is_(ends, "ends")
         if of is None or found is None or of.ids is not found.ids or of.of is not None or (
@@ -518,13 +504,13 @@ class _Search:
             return
         self.call(node, region, found.ids, weights, result, into)
 
-    def call(self, node: Node, region: _Region, ids: Node, weights: Node,
+    def call(self, node: Node, region: Region, ids: Node, weights: Node,
              result: Node | None = None, into: Node | None = None,
              mask: Node | None = None) -> None:
         """Put a call of the experts in place of a node, whose rows ``result`` are. It is added
         to ``into``, or stands for its rows where ``mask`` is true."""
         key = f"grouped{len(self.found)}"
-        self.found[key] = _experts_of(region, result or node, self.tensors)
+        self.found[key] = experts_of(region, result or node, self.tensors)
         like, rows = node.meta["val"], region.rows.meta["val"]
         with self.graph.inserting_before(node):
             call = self.graph.call_function(self.operation, (region.rows, ids, weights, key))
@@ -547,37 +533,6 @@ class _Search:
                 total = self.graph.call_function(aten.add.Tensor, (into, call))
                 total.meta["val"] = node.meta["val"]
         node.replace_all_uses_with(total)
-
-
-def _experts_of(region: _Region, result: Node,
-                tensors: Mapping[Node, tuple[str, Any]]) -> GraphExperts:
-    # The graph erases these nodes.
-    steps = region.steps | {
-        n: (n.meta["moe.part"], n.target, _arguments(n), n.kwargs) for n in region.nodes}
-    columns = int(extents_of(result.meta["val"])[-1])
-    made = GraphExperts(region.experts, columns, result, steps, region.parameters, tensors)
-    made.is_guess = region.is_guess
-    return made
-
-
-def _transposed(node: Node) -> Node | None:
-    """Return the matrices ``[E, M, N]`` that ``node`` has as ``[E, N, M]``."""
-    packet = getattr(node.target, "overloadpacket", None)
-    if packet is aten.permute and list(node.args[1]) in ([0, 2, 1], [-3, -1, -2]):
-        return node.args[0]
-    if packet is aten.transpose and {d % 3 for d in node.args[1:]} == {1, 2}:
-        return node.args[0]
-    return None
-
-
-def _arguments(node: Node) -> tuple[Any, ...]:
-    if "moe.parts" in node.meta:
-        return (node.meta["moe.parts"],)
-    if node.meta["moe.part"] == "part":
-        return node.args[0].args[:1] if node.target is operator.getitem else node.args[:1]
-    if node.meta["moe.part"] != "transposed matmul":
-        return node.args
-    return node.args[0], _transposed(node.args[1])
 
 
 def _is_arange(node: Any) -> bool:
