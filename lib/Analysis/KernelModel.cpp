@@ -49,7 +49,7 @@ StringRef KernelPrediction::bound() const {
 
 /// Instructions with which a thread stores its part of a tile by way of shared
 /// memory, besides those for each element; read off machine code for sm_90a.
-static constexpr double storeInstructions = 100;
+static constexpr double storeInstructions = 125;
 
 /// Counts the instructions of the epilogue for an element, as they are in
 /// machine code for sm_90a where results have 16 bits. Others take sequences of

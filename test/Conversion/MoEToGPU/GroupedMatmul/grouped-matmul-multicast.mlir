@@ -25,7 +25,7 @@
 // CHECK:               %[[ARRIVES:.*]] = arith.cmpi ult, %[[INDEX:.*]], %c2_i32
 // CHECK-NEXT:          scf.if %[[ARRIVES]] {
 // CHECK:                 %[[REMOTE:.*]] = nvvm.mapa %{{.*}}, %[[INDEX]] : !llvm.ptr<3> -> !llvm.ptr<7>
-// CHECK-NEXT:            nvvm.mbarrier.arrive %[[REMOTE]] {scope = #nvvm.mem_scope<cluster>} : !llvm.ptr<7>
+// CHECK-NEXT:            nvvm.mbarrier.arrive %[[REMOTE]] : !llvm.ptr<7>
 // No block may end before the other has arrived on its barriers.
 // CHECK:           nvvm.cluster.arrive
 // CHECK-NEXT:      nvvm.cluster.wait

@@ -89,10 +89,12 @@ void WgmmaPipeline::releaseStage(Value stage) {
   Value index = b.bitAnd(thread, warpgroupSize - 1);
   if (blocks == 1)
     return b.ifThen(b.equal(index, 0), [&] { arrive(emptyBarrier(stage)); });
-  // One thread for each block.
+  // One thread for each block. A release at the scope of the cluster is a fence
+  // in the machine code; what this one orders are reads that wgmma has
+  // finished, as in ClusterBarrier::arrive of CUTLASS.
   b.ifThen(b.below(index, blocks), [&] {
-    auto scope = NVVM::MemScopeKindAttr::get(b.getContext(),
-                                             NVVM::MemScopeKind::CLUSTER);
+    auto scope =
+        NVVM::MemScopeKindAttr::get(b.getContext(), NVVM::MemScopeKind::CTA);
     NVVM::MBarrierArriveOp::create(b, /*res=*/Type(),
                                    b.mapToBlock(emptyBarrier(stage), index),
                                    Value(), scope);
