@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 
 import pytest
 
@@ -185,8 +184,6 @@ def test_programs_for_one_number_of_tokens():
         layer(x[:4])
     imported = moe.from_torch(program(lambda m, x: (x @ m).topk(2)[0].sum(-1, keepdim=True) + x))
     assert "exported for one number of tokens, expected a dynamic one" in imported.reason
-    with pytest.raises(moe.MoEError, match=re.escape("(2, 5, 8), expected [T, H]")):
-        moe.from_torch(torch.export.export(Of(lambda m, x: x @ m), (torch.randn(2, 5, 8),)))
 
 
 def linear(columns=8):
@@ -422,8 +419,8 @@ def test_norms(norm):
 def test_rows_that_cannot_be_seen():
     with pytest.raises(moe.MoEError, match="ReLU has no matrix in f32, bf16 or f16"):
         moe.from_torch(torch.nn.ReLU().eval())
-    program = torch.export.export(linear(), (torch.zeros(4, 8),))
-    with pytest.raises(moe.MoEError, match=r"the program takes \(4, 8\), expected \[T, H\]"):
+    program = torch.export.export(linear(), (torch.zeros(2, 4, 8),))
+    with pytest.raises(moe.MoEError, match=r"the program takes \(2, 4, 8\), expected \[T, H\]"):
         moe.from_torch(program)
     two = torch.export.export(Of(lambda m, x: x[0] + x[1]).eval(),
                               ((torch.zeros(4, 8), torch.zeros(4, 8)),))
