@@ -13,6 +13,8 @@
 #include "mlir/IR/Dominance.h"
 #include "mlir/Interfaces/DestinationStyleOpInterface.h"
 #include "mlir/Interfaces/ValueBoundsOpInterface.h"
+#include "mlir/Interfaces/ViewLikeInterface.h"
+#include "llvm/ADT/DenseSet.h"
 
 using namespace mlir;
 using bufferization::MaterializeInDestinationOp;
@@ -49,6 +51,22 @@ static bool makeAvailable(Value destination, Operation *op) {
       }))
     return false;
   view->moveBefore(op);
+  return true;
+}
+
+/// True if nothing reads the memory of a destination, by way of other views
+/// either: what is placed there is written earlier.
+static bool isOnlyWritten(Value destination) {
+  while (auto view = destination.getDefiningOp<ViewLikeOpInterface>())
+    destination = view.getViewSource();
+  SmallVector<Value> views{destination};
+  while (!views.empty())
+    for (Operation *user : views.pop_back_val().getUsers()) {
+      if (isa<ViewLikeOpInterface>(user))
+        llvm::append_range(views, user->getResults());
+      else if (!isa<memref::DimOp, MaterializeInDestinationOp>(user))
+        return false;
+    }
   return true;
 }
 
@@ -135,6 +153,12 @@ struct MoEPlaceResults : moe::impl::MoEPlaceResultsBase<MoEPlaceResults> {
       if (!op.getResult() && op.getRestrict() && op.getWritable())
         collapseDestination(op);
     });
+    // What is placed is read in the memory itself, as one of several parts.
+    llvm::DenseSet<Operation *> placeable;
+    getOperation()->walk([&](MaterializeInDestinationOp op) {
+      if (isOnlyWritten(op.getDest()))
+        placeable.insert(op);
+    });
     getOperation()->walk([&](MaterializeInDestinationOp op) {
       Value destination = op.getDest();
       // A reader after `op` may overwrite the result, and a nested operation
@@ -144,7 +168,8 @@ struct MoEPlaceResults : moe::impl::MoEPlaceResultsBase<MoEPlaceResults> {
         return other && (other == op || other->isBeforeInBlock(op) ||
                          isa<MaterializeInDestinationOp>(other));
       });
-      if (!last || op.getSource().getParentBlock() != op->getBlock() ||
+      if (!last || !placeable.contains(op) ||
+          op.getSource().getParentBlock() != op->getBlock() ||
           !isa<MemRefType>(destination.getType()) || !op.getRestrict() ||
           !op.getWritable() || !destination.hasOneUse())
         return;

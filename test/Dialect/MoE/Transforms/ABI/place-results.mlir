@@ -174,3 +174,28 @@ func.func @strided(%x: tensor<4x4xf32>, %y: memref<2x2x4xf32, strided<[16, 4, 1]
   bufferization.materialize_in_destination %s in restrict writable %y : (tensor<2x2x4xf32>, memref<2x2x4xf32, strided<[16, 4, 1]>>) -> ()
   return
 }
+
+// -----
+
+// Nothing is computed in a view of a buffer that is read until then: not in one that a part
+// or a collapsed destination is, either.
+// CHECK-LABEL: func.func @read(
+// CHECK-NOT:     bufferization.to_tensor %{{.*}} restrict writable
+func.func @read(%x: tensor<8xf32>, %w: tensor<4xf32>, %a: memref<2x4xf32>, %b: memref<2x4xf32>) -> (f32, tensor<2x4xf32>) {
+  %c0 = arith.constant 0 : index
+  %before = bufferization.to_tensor %b restrict : memref<2x4xf32> to tensor<2x4xf32>
+  %e = tensor.empty() : tensor<8xf32>
+  %r = linalg.add ins(%x, %x : tensor<8xf32>, tensor<8xf32>) outs(%e : tensor<8xf32>) -> tensor<8xf32>
+  %v = memref.load %a[%c0, %c0] : memref<2x4xf32>
+  %s = tensor.expand_shape %r [[0, 1]] output_shape [2, 4] : tensor<8xf32> into tensor<2x4xf32>
+  bufferization.materialize_in_destination %s in restrict writable %a : (tensor<2x4xf32>, memref<2x4xf32>) -> ()
+  %f = tensor.empty() : tensor<4xf32>
+  %p = linalg.exp ins(%w : tensor<4xf32>) outs(%f : tensor<4xf32>) -> tensor<4xf32>
+  %q = linalg.add ins(%w, %w : tensor<4xf32>, tensor<4xf32>) outs(%f : tensor<4xf32>) -> tensor<4xf32>
+  %g = tensor.empty() : tensor<2x4xf32>
+  %z = linalg.exp ins(%before : tensor<2x4xf32>) outs(%g : tensor<2x4xf32>) -> tensor<2x4xf32>
+  %one = tensor.insert_slice %p into %g[0, 0] [1, 4] [1, 1] : tensor<4xf32> into tensor<2x4xf32>
+  %two = tensor.insert_slice %q into %one[1, 0] [1, 4] [1, 1] : tensor<4xf32> into tensor<2x4xf32>
+  bufferization.materialize_in_destination %two in restrict writable %b : (tensor<2x4xf32>, memref<2x4xf32>) -> ()
+  return %v, %z : f32, tensor<2x4xf32>
+}
