@@ -86,16 +86,17 @@ static double secondsOfManyRows(GroupedMatmulOp op, ManyRowsTile chosen,
 }
 
 /// Returns the operands that clusters of a tile may share: what the operation
-/// says, or any.
+/// says, or any; none if there is no kernel of the tile that does.
 static SmallVector<Multicast, 3> multicastsOf(GroupedMatmulOp op,
                                               TileAttr tile) {
+  SmallVector<Multicast, 3> all = {Multicast::None, Multicast::Weights,
+                                   Multicast::Rows};
   if (op->hasAttr(multicastAttrName))
-    return {multicastOf(op, tile)};
-  SmallVector<Multicast, 3> all = {Multicast::None, Multicast::Weights};
+    all = {multicastOf(op, tile)};
   int64_t columnTiles = llvm::divideCeil(op.getN() * op.getNumAccumulators(),
                                          int64_t(tile.getColumns()));
-  if (!op.getGather() && columnTiles % 2 == 0)
-    all.push_back(Multicast::Rows);
+  if (op.getGather() || columnTiles % 2 != 0)
+    llvm::erase(all, Multicast::Rows);
   return all;
 }
 
@@ -114,6 +115,9 @@ static ManyRowsTile chooseManyRows(GroupedMatmulOp op, ArrayRef<TileAttr> tiles,
       best = candidate;
       least = seconds;
     }
+  // The conversion says why there is no kernel.
+  if (!best.tile)
+    best = {tiles.front(), multicastOf(op, tiles.front())};
   return best;
 }
 

@@ -84,6 +84,22 @@ func.func @epilogues(%x: tensor<?x512xbf16>, %o: tensor<9xi32>, %g: tensor<8x768
 
 // -----
 
+// Of the tiles only those whose clusters can share the rows: three tiles of 256 columns have
+// no pairs.
+// HOPPER-LABEL: func.func @shared_rows(
+// HOPPER:         moe.multicast = "rows"
+// HOPPER-SAME:    rows = 128, columns = 192, depth = 64, stages = {{[0-9]+}}, roles = ping_pong>]
+func.func @shared_rows(%x: tensor<?x72xbf16>, %o: tensor<9xi32>, %w: tensor<8x768x72xbf16>, %init: tensor<?x768xbf16>) -> tensor<?x768xbf16> {
+  %y = moe.grouped_matmul %x offsets(%o : tensor<9xi32>) weights(%w : tensor<8x768x72xbf16>) transposed outs(%init : tensor<?x768xbf16>) {
+  ^bb0(%s: f32):
+    %t = arith.truncf %s : f32 to bf16
+    moe.yield %t : bf16
+  } {moe.multicast = "rows"} : tensor<?x72xbf16> -> tensor<?x768xbf16>
+  return %y : tensor<?x768xbf16>
+}
+
+// -----
+
 // Which warps issue the proxy fence between cp.async and wgmma.
 // CHECK-LABEL:    func.func @gathered(
 // CHECK-NOT:        gather_fence
