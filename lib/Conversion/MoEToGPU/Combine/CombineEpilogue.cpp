@@ -33,6 +33,9 @@ std::optional<CombineEpilogue> CombineEpilogue::match(FusedOp op) {
 
 bool CombineEpilogue::supportsFew(TileAttr tile) const {
   constexpr int64_t maxRows = 64, maxWarps = 8;
+  // In these kernels no warp arrives for a tile.
+  if (tile.getUnit() == MatrixUnit::Wgmma && !tile.getSwapAb())
+    return false;
   GroupedMatmulOp op = matmul;
   int64_t tiles = llvm::divideCeil(op.getN(), tile.getColumns());
   // Counters of dynamic number are at least as many.
@@ -44,7 +47,15 @@ bool CombineEpilogue::supportsFew(TileAttr tile) const {
 bool CombineEpilogue::supportsAny() const {
   // A lane holds the positions of a token.
   constexpr int64_t maxChoices = 16;
-  return tokens && cast<RankedTensorType>(counters.getType()).isDynamicDim(0) &&
+  // A token has a counter for each tile along n.
+  GroupedMatmulOp op = matmul;
+  auto tiles = op->getAttrOfType<ArrayAttr>(tilesAttrName);
+  bool areCounted = tiles && llvm::all_of(tiles, [](Attribute attr) {
+                      auto tile = dyn_cast<TileAttr>(attr);
+                      return tile && tile.getColumns() >= counterColumns;
+                    });
+  return areCounted && tokens &&
+         cast<RankedTensorType>(counters.getType()).isDynamicDim(0) &&
          GatherSumOp(combine).getTopK() <= maxChoices;
 }
 
