@@ -37,6 +37,7 @@ static Value findSummedRows(linalg::GenericOp op) {
   auto maps = op.getIndexingMapsArray();
   if (!type || type.getRank() != 2 || !type.getElementType().isF32() ||
       type.isDynamicDim(1) || type.getDimSize(1) % 4 != 0 ||
+      type.getDimSize(0) != result.getDimSize(0) ||
       !result.getElementType().isF32() || !maps[0].isIdentity() ||
       maps[1] != AffineMap::get(2, 0, getAffineDimExpr(0, context)) ||
       op.getIteratorTypesArray()[1] != utils::IteratorType::reduction)

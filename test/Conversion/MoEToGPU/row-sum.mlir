@@ -49,3 +49,19 @@ func.func @others(%x: tensor<?x95xf32>, %y: tensor<?x96xf32>, %n: index) -> (ten
   } -> tensor<?xf32>
   return %s, %m : tensor<?xf32>, tensor<?xf32>
 }
+
+// Nor those whose number is known on one side only.
+// CHECK-LABEL: func.func @known(
+// CHECK:         linalg.generic
+func.func @known(%x: tensor<?x96xf32>) -> tensor<4xf32> {
+  %zero = arith.constant 0.0 : f32
+  %e = tensor.empty() : tensor<4xf32>
+  %f = linalg.fill ins(%zero : f32) outs(%e : tensor<4xf32>) -> tensor<4xf32>
+  %s = linalg.generic {indexing_maps = [#id, #row], iterator_types = ["parallel", "reduction"]}
+      ins(%x : tensor<?x96xf32>) outs(%f : tensor<4xf32>) {
+  ^bb0(%a: f32, %o: f32):
+    %t = arith.addf %o, %a : f32
+    linalg.yield %t : f32
+  } -> tensor<4xf32>
+  return %s : tensor<4xf32>
+}
