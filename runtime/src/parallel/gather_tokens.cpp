@@ -28,9 +28,18 @@ bool ParallelCall::gathersTokens(size_t step) const {
       return false;
   if (!isLeaving(step) || !roundTripAt(step))
     return false;
-  const std::vector<Sent> &values = function.steps[step].exchange.values;
-  return std::any_of(values.begin(), values.end(),
-                     [](const Sent &sent) { return sent.index.has_value(); });
+  // The rows are one each of the tokens that an index, the same of all, lists.
+  std::optional<size_t> index;
+  for (const Sent &sent : function.steps[step].exchange.values) {
+    if (!sent.index)
+      continue;
+    const Value &source = function.values[sent.source];
+    if ((index && *index != *sent.index) || source.rows != Rows::home ||
+        source.type.shape.size() != 2)
+      return false;
+    index = sent.index;
+  }
+  return index.has_value();
 }
 
 /// Bytes of what is sent: a copy of the tokens, and what each rank is told of

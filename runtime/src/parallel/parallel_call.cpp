@@ -221,7 +221,8 @@ moe_rt_status_t ParallelCall::meet(size_t step, moe_rt_status_t failure) {
     tokensOf[r] = group.heard(r).values[tokensWord];
     allTokens = saturatingAdd(allTokens, tokensOf[r]);
     comes[r] = group.heard(r).values[countWord];
-    if (isLeaving(step) && (comes[r] < 0 || comes[r] > tokensOf[r]))
+    if (tokensOf[r] < 0 ||
+        (isLeaving(step) && (comes[r] < 0 || comes[r] > tokensOf[r])))
       return group.kill(MOE_RT_INTERNAL,
                         "rank " + std::to_string(group.rank()) + ": rank " +
                             std::to_string(r) + " announces " +

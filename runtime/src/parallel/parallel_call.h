@@ -108,7 +108,9 @@ private:
                            size_t besideEnd);
   moe_rt_status_t readGathered(const char *from, char *to, uint64_t rowBytes);
   moe_rt_status_t cannotRead(size_t rank) const;
-  void tellPlaces(size_t step, const Traffic &traffic);
+  moe_rt_status_t tellPlaces(size_t step, const Traffic &traffic);
+  moe_rt_status_t readFrom(size_t rank, const Sent &sent,
+                           const SharedRows &place, int64_t rows, char *to);
 
   static int64_t sumOfParts(const std::vector<int64_t> &rows, int64_t parts);
   static int64_t countSlots(const int32_t *slots, int64_t begin, int64_t rows,
@@ -126,6 +128,7 @@ private:
   std::vector<int64_t> received; // rows of each exchange that receives
   std::vector<int64_t> sends;    // rows to each rank in the last `checkSend`
   std::vector<int64_t> comes;    // rows from each rank, as `meet` has heard
+  std::vector<int32_t> listed;   // rows to read, a copy of another rank's
   uint64_t packedBegin = 0;      // where rows to send are packed
   uint64_t receivedBegin = 0;    // where rows are received
   size_t copiedStep = SIZE_MAX;  // whose values are where others read them

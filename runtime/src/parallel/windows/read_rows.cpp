@@ -10,6 +10,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "parallel/parallel_call.h"
+#include "support/checked.h"
 
 #include <algorithm>
 #include <cstring>
@@ -32,25 +33,31 @@ moe_rt_status_t ParallelCall::cannotRead(size_t rank) const {
 }
 
 /// Note where the values of an exchange lie, for each rank.
-void ParallelCall::tellPlaces(size_t step, const Traffic &traffic) {
+moe_rt_status_t ParallelCall::tellPlaces(size_t step, const Traffic &traffic) {
   const Exchange &exchange = function.steps[step].exchange;
   const size_t count = exchange.values.size();
   const bool leaves = !exchange.expected;
-  const char *base = leaves
-                         ? memory.base(group.packed.data() + packedBegin)
-                         : memory.base(group.received.data() + receivedBegin);
+  const SharedBuffer &buffer = leaves ? group.packed : group.received;
+  char *base =
+      memory.base(buffer.data() + (leaves ? packedBegin : receivedBegin));
+  const auto room =
+      static_cast<uint64_t>(buffer.data() + buffer.bytes() - base);
   uint64_t offset = 0;
+  bool fits = true;
   auto placeOf = [&](size_t value) -> Window {
     if (memory.isReachable(value))
       return group.share(addressOf(value));
     // As CallMemory has laid them out.
     offset = (offset + bufferAlignment - 1) / bufferAlignment * bufferAlignment;
-    char *copy = const_cast<char *>(base) + offset;
+    char *copy = base + offset;
     const int64_t extent = extentOf(function.values[value]);
     const uint64_t bytes = memory.copyBytes(value, extent);
-    offset += bytes;
     if (bytes == 0)
       return {0, 0};
+    fits &= offset <= room && bytes <= room - offset;
+    if (!fits)
+      return {0, 0};
+    offset += bytes;
     // Rounds read parts of the same copy.
     const int64_t rows = std::max<int64_t>(1, extent);
     if (copiedStep != step)
@@ -67,7 +74,50 @@ void ParallelCall::tellPlaces(size_t step, const Traffic &traffic) {
     for (size_t r = 0; r < group.size(); ++r)
       group.toldTo(r, count)[i] = {source, index, traffic.sendBegins[r]};
   }
-  copiedStep = step;
+  // What goes home is another copy in each round.
+  if (leaves)
+    copiedStep = step;
+  if (fits)
+    return nullptr;
+  return makeError(MOE_RT_INTERNAL,
+                   "layer '%s', step %zu: no memory for a copy of what other "
+                   "ranks read",
+                   function.signature.name.c_str(), step);
+}
+
+/// Copy rows of another rank from its memory, if that is where they are.
+moe_rt_status_t ParallelCall::readFrom(size_t rank, const Sent &sent,
+                                       const SharedRows &place, int64_t rows,
+                                       char *to) {
+  const uint64_t rowBytes = function.values[sent.source].rowBytes();
+  const auto begin = static_cast<uint64_t>(place.begin);
+  uint64_t end, bytes;
+  if (place.begin < 0 || !checkedAdd(begin, static_cast<uint64_t>(rows), end))
+    return cannotRead(rank);
+  const int32_t *index = nullptr;
+  if (sent.index) {
+    const char *its = checkedMul(end, sizeof(int32_t), bytes)
+                          ? group.open(rank, place.index, bytes)
+                          : nullptr;
+    if (!its)
+      return cannotRead(rank);
+    // What is checked here does not change any more.
+    listed.resize(static_cast<size_t>(rows));
+    std::memcpy(listed.data(), its + begin * sizeof(int32_t),
+                listed.size() * sizeof(int32_t));
+    index = listed.data();
+    auto [least, most] = std::minmax_element(listed.begin(), listed.end());
+    if (*least < 0)
+      return cannotRead(rank);
+    end = static_cast<uint64_t>(*most) + 1;
+  }
+  const char *from = checkedMul(end, rowBytes, bytes)
+                         ? group.open(rank, place.source, bytes)
+                         : nullptr;
+  if (!from)
+    return cannotRead(rank);
+  copyRows(index ? from : from + begin * rowBytes, index, rows, to, rowBytes);
+  return nullptr;
 }
 
 moe_rt_status_t ParallelCall::readRows(size_t step, const Traffic &traffic,
@@ -78,7 +128,7 @@ moe_rt_status_t ParallelCall::readRows(size_t step, const Traffic &traffic,
   // All know that nobody has a token.
   const bool isEmpty = allTokens == 0;
   if (!isEmpty) {
-    tellPlaces(step, traffic);
+    MOE_RT_TRY(tellPlaces(step, traffic));
     MOE_RT_TRY(group.startTelling(count));
   }
   moe_rt_status_t status = nullptr;
@@ -102,27 +152,17 @@ moe_rt_status_t ParallelCall::readRows(size_t step, const Traffic &traffic,
       const uint64_t rowBytes = function.values[sent.source].rowBytes();
       char *to = addressOf(sent.result) +
                  static_cast<uint64_t>(traffic.receiveBegins[r]) * rowBytes;
-      const SharedRows &place = group.heardOf(r, count)[i];
-      const auto begin = static_cast<uint64_t>(place.begin);
-      const char *from = nullptr, *index = nullptr;
-      if (r == own) {
-        from = addressOf(sent.source);
-        index = sent.index ? addressOf(*sent.index) : nullptr;
-      } else {
-        const auto end = begin + static_cast<uint64_t>(rows);
-        from =
-            group.open(r, place.source, sent.index ? rowBytes : end * rowBytes);
-        if (sent.index)
-          index = group.open(r, place.index, end * sizeof(int32_t));
-        if (!from || (sent.index && !index))
-          return cannotRead(r);
+      if (r != own) {
+        MOE_RT_TRY(readFrom(r, sent, group.heardOf(r, count)[i], rows, to));
         layer.exchanged.bytes_received +=
             static_cast<uint64_t>(rows) * rowBytes;
+        continue;
       }
+      const auto begin = static_cast<uint64_t>(traffic.sendBegins[r]);
+      const char *from = addressOf(sent.source);
       copyRows(sent.index ? from : from + begin * rowBytes,
-               sent.index ? reinterpret_cast<const int32_t *>(index) + begin
-                          : nullptr,
-               rows, to, rowBytes);
+               sent.index ? idsOf(*sent.index) + begin : nullptr, rows, to,
+               rowBytes);
     }
     if (r != own)
       for (const Sent &sent : exchange.values)

@@ -13,20 +13,48 @@
 #include "support/buffer.h"
 
 #include <cerrno>
+#include <cinttypes>
+#include <cstdio>
 #include <cstring>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 using namespace moe::rt;
 
-static constexpr char fileName[] = "moe_rows";
 static constexpr uint64_t smallPage = 4096;
+
+/// The name of the file of a segment, that no other one has.
+static std::string nameOf(int64_t secret, int64_t segment) {
+  char text[64];
+  std::snprintf(text, sizeof(text), "moe_rows_%016" PRIx64 "_%" PRId64,
+                static_cast<uint64_t>(secret), segment >> 32);
+  return text;
+}
+
+/// Whether a link of /proc is to the file of that name.
+static bool isLinkTo(const std::string &path, const std::string &name) {
+  char target[128];
+  ssize_t length = readlink(path.c_str(), target, sizeof(target));
+  if (length < 0)
+    return false;
+  errno = EINVAL;
+  return "/memfd:" + name + " (deleted)" ==
+         std::string(target, static_cast<size_t>(length));
+}
 
 static int32_t fileOf(int64_t name) {
   return static_cast<int32_t>(name & INT32_MAX);
+}
+
+/// The most bytes of a file: one that would be larger is a signal that ends
+/// the process (SIGXFSZ).
+static uint64_t fileLimit() {
+  rlimit limit;
+  return getrlimit(RLIMIT_FSIZE, &limit) == 0 ? limit.rlim_cur : 0;
 }
 
 /// A hash of a short file or the target of a link; 0 if there is none.
@@ -80,11 +108,14 @@ Segments::~Segments() {
 }
 
 bool Segments::describe(Words &out) {
+  // How large rows become is not known.
+  if (fileLimit() != RLIM_INFINITY)
+    return false;
+  if (getrandom(&secret, sizeof(secret), 0) !=
+      static_cast<ssize_t>(sizeof(secret)))
+    return false;
   probe = allocate(smallPage);
-  // A number of a process and a file may mean another one elsewhere.
-  int64_t secret;
-  if (!probe || getrandom(&secret, sizeof(secret), 0) !=
-                    static_cast<ssize_t>(sizeof(secret)))
+  if (!probe)
     return false;
   std::memcpy(probe, &secret, sizeof(secret));
   out = {hashOf("/proc/sys/kernel/random/boot_id", false),
@@ -99,16 +130,16 @@ bool Segments::meet(size_t rank, const Words &words, std::string &why) {
     why = "is on another machine or in another container";
     return false;
   }
-  processes[rank] = words[2];
+  others[rank] = {words[2], words[4]};
   const char *found = open(rank, {words[3], 0}, sizeof(int64_t));
   if (!found) {
     why = "has memory that cannot be mapped here: ";
     why += std::strerror(errno);
     return false;
   }
-  int64_t secret;
-  std::memcpy(&secret, found, sizeof(secret));
-  if (secret == words[4])
+  int64_t word;
+  std::memcpy(&word, found, sizeof(word));
+  if (word == words[4])
     return true;
   why = "has other memory than it says";
   return false;
@@ -119,7 +150,11 @@ void *Segments::allocate(uint64_t bytes) {
     return nullptr;
   const uint64_t page = bytes < hugePage ? smallPage : hugePage;
   bytes = (bytes + page - 1) / page * page;
-  int file = memfd_create(fileName, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (bytes > fileLimit())
+    return nullptr;
+  const int64_t name = ++count << 32;
+  int file = memfd_create(nameOf(secret, name).c_str(),
+                          MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (file < 0)
     return nullptr;
   // Readers never see it end before it does.
@@ -131,7 +166,7 @@ void *Segments::allocate(uint64_t bytes) {
     close(file);
     return nullptr;
   }
-  own[memory] = {file, bytes, (++count << 32) | file};
+  own[memory] = {file, bytes, name | file};
   return memory;
 }
 
@@ -139,6 +174,10 @@ void Segments::release(void *memory) {
   auto found = own.find(static_cast<const char *>(memory));
   if (found == own.end())
     return;
+  // Nobody needs the pages any more: who still reads has lost this rank. They
+  // are not those of a copy of this process.
+  if (getpid() == process)
+    (void)madvise(memory, found->second.bytes, MADV_REMOVE);
   munmap(memory, found->second.bytes);
   close(found->second.file);
   own.erase(found);
@@ -172,23 +211,22 @@ const char *Segments::open(size_t rank, const Window &window, uint64_t bytes) {
     munmap(found->second.begin, found->second.bytes);
     files.erase(found);
   }
-  const std::string path = "/proc/" + std::to_string(processes[rank]) + "/fd/" +
+  const Other &other = others[rank];
+  const std::string path = "/proc/" + std::to_string(other.process) + "/fd/" +
                            std::to_string(fileOf(window.segment));
+  const std::string name = nameOf(other.secret, window.segment);
   // Nothing else is opened: that of another process could have effects.
-  char target[64] = {};
-  if (readlink(path.c_str(), target, sizeof(target) - 1) < 0)
+  if (!isLinkTo(path, name))
     return nullptr;
-  const std::string expected = std::string("/memfd:") + fileName;
-  if (std::strncmp(target, expected.c_str(), expected.size()) != 0) {
-    errno = EINVAL;
-    return nullptr;
-  }
   int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (file < 0)
     return nullptr;
   struct stat status;
   char *memory = nullptr;
-  if (fstat(file, &status) == 0 && status.st_size > 0)
+  const int seals = fcntl(file, F_GET_SEALS);
+  if (seals >= 0 && (seals & F_SEAL_SHRINK) != 0 &&
+      isLinkTo("/proc/self/fd/" + std::to_string(file), name) &&
+      fstat(file, &status) == 0 && status.st_size > 0)
     memory = map(file, static_cast<uint64_t>(status.st_size), PROT_READ);
   close(file);
   if (!memory)

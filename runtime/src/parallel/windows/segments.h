@@ -13,6 +13,7 @@
 #include <array>
 #include <map>
 #include <string>
+#include <unistd.h>
 #include <vector>
 
 namespace moe::rt {
@@ -32,7 +33,7 @@ public:
   static constexpr size_t wordCount = 5;
   using Words = std::array<int64_t, wordCount>;
 
-  explicit Segments(size_t ranks) : processes(ranks), seen(ranks) {}
+  explicit Segments(size_t ranks) : others(ranks), seen(ranks) {}
   ~Segments();
   Segments(const Segments &) = delete;
   Segments &operator=(const Segments &) = delete;
@@ -43,6 +44,7 @@ public:
   bool meet(size_t rank, const Words &words, std::string &why);
 
   void *allocate(uint64_t bytes);
+  /// Free its pages, too, where other processes have it mapped.
   void release(void *memory);
   /// Where the others find an address in what `allocate` has returned.
   Window share(const void *address) const;
@@ -62,10 +64,18 @@ private:
     uint64_t bytes;
   };
 
-  std::vector<int64_t> processes; // of each rank
+  /// What tells the segments of a rank from all others: later, a number of a
+  /// process and a file may mean another one.
+  struct Other {
+    int64_t process, secret;
+  };
+
+  std::vector<Other> others; // of each rank
   std::map<const char *, Own> own;
   std::vector<std::map<int32_t, Seen>> seen; // of each rank, by its file
   int64_t count = 0;                         // of segments so far
+  int64_t secret = 0;
+  const pid_t process = getpid(); // not that of a copy (fork)
   void *probe = nullptr;
 };
 
