@@ -248,7 +248,8 @@ MOE_RT_API moe_rt_status_t moe_rt_layer_create_parallel_from_checkpoint(
 /// memory that it has; weights that are read in place may lie elsewhere. No
 /// other rank takes part: a rank calls it before its next call of the layer, if
 /// its weights have changed. After an error the layer may have no weights: then
-/// calls fail until it gets some.
+/// calls and moves fail on all ranks, with MOE_RT_FAILED_PRECONDITION on this
+/// one, until it gets some.
 MOE_RT_API moe_rt_status_t moe_rt_layer_update_parallel_from_source(
     moe_rt_layer_t *layer, moe_rt_read_weight_fn read, void *user);
 

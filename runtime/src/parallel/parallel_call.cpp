@@ -97,6 +97,7 @@ const int32_t *ParallelCall::idsOf(size_t value) const {
 //===----------------------------------------------------------------------===//
 
 moe_rt_status_t ParallelCall::bind(const CallArguments &arguments) {
+  MOE_RT_TRY(layer.checkWeights());
   const Function &signature = function.signature;
   const Device &device = *group.context->device;
   TokenCount count;

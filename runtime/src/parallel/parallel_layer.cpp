@@ -184,12 +184,24 @@ moe_rt_status_t ParallelLayer::update(ParallelSource &source) {
   return nullptr;
 }
 
+moe_rt_status_t ParallelLayer::checkWeights() const {
+  for (const auto &part : itsWeights.parts)
+    if (!part->onDevice->weights().isComplete())
+      return makeError(MOE_RT_FAILED_PRECONDITION,
+                       "layer '%s' has no weights, as an update failed",
+                       function.signature.name.c_str());
+  return nullptr;
+}
+
 moe_rt_status_t ParallelLayer::move(const DLTensor *table) {
   std::lock_guard<std::mutex> lock(group.mutex);
   MOE_RT_TRY(group.checkAlive());
   ExpertTable wanted;
   ExpertMove move(group);
   moe_rt_status_t status = wanted.initialise(function, group.size(), table);
+  // Other ranks would take what is no weight.
+  if (!status)
+    status = checkWeights();
   if (!status)
     status = move.prepare(function, itsWeights, experts, wanted);
   Words own = {static_cast<int64_t>(Action::moveExperts),

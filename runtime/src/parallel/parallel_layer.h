@@ -71,6 +71,8 @@ public:
   moe_rt_status_t refuse(moe_rt_status_t status) override;
   /// Take other weights for the experts of this rank.
   moe_rt_status_t update(ParallelSource &source);
+  /// Whether there are weights: not after an `update` that failed.
+  moe_rt_status_t checkWeights() const;
   /// Change the table of experts, with all other ranks.
   moe_rt_status_t move(const DLTensor *table);
   ParallelLayer *parallel() override { return this; }

@@ -232,6 +232,60 @@ TEST(ParallelLayer, TakesOtherWeights) {
   });
 }
 
+TEST(ParallelLayer, NeitherCallsNorMovesWithoutWeights) {
+  Problem problem(4, 20), other(5, 20);
+  runRanks(2, [&](int32_t r, const moe_rt_communicator_t &communicator) {
+    Rank rank(&communicator);
+    ASSERT_OK(rank.load({}));
+    std::vector<int32_t> table = {0, 1, 2, 3, -1, -1, -1, -1,
+                                  4, 5, 6, 7, -1, -1, -1, -1};
+    ASSERT_OK(rank.create(problem, &table));
+    struct Reader {
+      Problem *problem;
+      int32_t code;
+    };
+    auto read = [](void *user, size_t weight, int64_t begin, int64_t count,
+                   void *data, uint64_t bytes) -> int32_t {
+      auto &self = *static_cast<Reader *>(user);
+      Array<float> *arrays[] = {&self.problem->up, &self.problem->bias,
+                                &self.problem->scale};
+      uint64_t each = bytes / static_cast<uint64_t>(count);
+      std::memcpy(data,
+                  reinterpret_cast<char *>(arrays[weight]->data.data()) +
+                      static_cast<uint64_t>(begin) * each,
+                  bytes);
+      return self.code;
+    };
+    // Rank 1 has read some of its weights.
+    Reader fails = {&other, 7}, again = {&problem, 0};
+    if (r == 1) {
+      EXPECT_ERROR(
+          moe_rt_layer_update_parallel_from_source(rank.layer, read, &fails),
+          MOE_RT_NOT_FOUND, "failed with code 7");
+    }
+    std::vector<float> y;
+    auto expectNone = [&](moe_rt_status_t status) {
+      EXPECT_ERROR(
+          status, r == 1 ? MOE_RT_FAILED_PRECONDITION : MOE_RT_INVALID_ARGUMENT,
+          r == 1 ? "layer 'layer' has no weights, as an update failed"
+                 : "rank 1 failed with code 9");
+    };
+    expectNone(rank.call(problem, 10 * r, 10 * r + 10, y));
+    std::vector<int32_t> wanted = {4, 1, 2, 3, -1, -1, -1, -1,
+                                   0, 5, 6, 7, -1, -1, -1, -1};
+    std::vector<int64_t> shape = {2, E};
+    DLTensor given = tableTensor(wanted, shape);
+    expectNone(moe_rt_layer_move(rank.layer, &given));
+    if (r == 1)
+      ASSERT_OK(
+          moe_rt_layer_update_parallel_from_source(rank.layer, read, &again));
+    ASSERT_OK(moe_rt_layer_move(rank.layer, &given));
+    ASSERT_OK(rank.call(problem, 10 * r, 10 * r + 10, y));
+    EXPECT_TRUE(std::equal(y.begin(), y.end(),
+                           problem.expected().begin() + 10 * r * H));
+  });
+}
+
 TEST(ParallelLayer, ReadsOwnExpertsOnly) {
   Problem problem(9, 10);
   struct Reader {
