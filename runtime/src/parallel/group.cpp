@@ -378,13 +378,21 @@ moe_rt_status_t moe_rt_group_create(moe_rt_context_t *context,
   group->memoryLimit = given.memory_limit;
   group->chunks = std::max(given.chunks, 1);
   MOE_RT_TRY(group->initialise());
+  const bool maySharePeers =
+      given.way == MOE_RT_WAY_AUTOMATIC || given.way == MOE_RT_WAY_PEER;
   MOE_RT_TRY(group->agree(
       {static_cast<int64_t>(Action::createGroup),
        0,
        0,
        {MOE_RT_ABI_VERSION, communicator ? communicator->node_size : 1,
-        group->chunks, given.way, given.memory_limit > 0}},
-      nullptr, {{0, "version"}, {1, "node_size"}, {2, "chunks"}, {3, "way"}}));
+        group->chunks, given.way, given.memory_limit > 0,
+        maySharePeers ? used.features & MOE_RT_COMMUNICATOR_PEER_MEMORY : 0}},
+      nullptr,
+      {{0, "version"},
+       {1, "node_size"},
+       {2, "chunks"},
+       {3, "way"},
+       {5, "the feature PEER_MEMORY"}}));
   // Rows to read take the memory of all tokens, in rounds, too.
   bool isLimited = false;
   for (size_t r = 0; r < group->size(); ++r)

@@ -463,6 +463,23 @@ TEST(ParallelFailure, RefusesTables) {
   });
 }
 
+TEST(ParallelFailure, RefusesPeersOfSomeRanks) {
+  runRanks(2, [&](int32_t r, moe_rt_communicator_t communicator) {
+    if (r == 1)
+      communicator.features &= ~MOE_RT_COMMUNICATOR_PEER_MEMORY;
+    for (auto way : {MOE_RT_WAY_AUTOMATIC, MOE_RT_WAY_PEER}) {
+      moe_rt_group_options_t options = deadlineOf(5, way);
+      Rank rank(&communicator, &options);
+      EXPECT_EQ(rank.created.code, MOE_RT_INVALID_ARGUMENT);
+      EXPECT_EQ(rank.created.message,
+                "rank 1 has the feature PEER_MEMORY 0, rank 0 has 1, expected "
+                "the same on all ranks");
+    }
+    moe_rt_group_options_t options = deadlineOf(5);
+    EXPECT_EQ(Rank(&communicator, &options).created.code, MOE_RT_OK);
+  });
+}
+
 TEST(ParallelFailure, RefusesOptions) {
   Context context(&oneThread);
   moe_rt_group_t *group = nullptr;
