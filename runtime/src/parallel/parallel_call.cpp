@@ -200,7 +200,7 @@ moe_rt_status_t ParallelCall::meet(size_t step, moe_rt_status_t failure) {
   if (!failure) {
     uint64_t packedRows = static_cast<uint64_t>(
         leaves ? std::accumulate(sends.begin(), sends.end(), int64_t(0)) : 0);
-    if (!fits(ready, packedRows, step))
+    if (!fits(ready, packedRows, step) || !hasMemory(ready))
       ready = 0;
     else if (leaves)
       failure =
@@ -252,6 +252,16 @@ bool ParallelCall::fits(int64_t rows, uint64_t packedRows, size_t step) {
     if (!checkedAdd(sum, each, sum))
       return false;
   return sum <= group.memoryLimit;
+}
+
+/// Whether the group has what a call with so many received rows needs. Memory
+/// that could not grow, for this layer or another one, is gone.
+bool ParallelCall::hasMemory(int64_t rows) {
+  return group.gathered.bytes() >= memory.layoutGathered(rows) &&
+         group.received.bytes() >= receivedFor(group, memory, rows) &&
+         group.workspace.bytes() >=
+             std::max(memory.workspace(Rows::received, rows),
+                      memory.workspace(Rows::all, rows));
 }
 
 /// Allocate what a call with so many received rows needs.

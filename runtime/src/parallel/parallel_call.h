@@ -66,6 +66,7 @@ private:
   moe_rt_status_t reserveRows(int64_t rows, uint64_t packedRows, size_t step);
   moe_rt_status_t refuseRows() const;
   bool fits(int64_t rows, uint64_t packedRows, size_t step);
+  bool hasMemory(int64_t rows);
   uint64_t packedBytes(size_t step, uint64_t rows) const;
 
   // What follows it.

@@ -480,6 +480,80 @@ TEST(ParallelFailure, RefusesPeersOfSomeRanks) {
   });
 }
 
+/// Has no memory for larger buffers than this.
+struct PoorEngine {
+  moe_rt_communicator_t inner;
+  uint64_t most;
+
+  static PoorEngine &of(void *user) { return *static_cast<PoorEngine *>(user); }
+
+  moe_rt_communicator_t communicator() {
+    moe_rt_communicator_t result = inner;
+    result.user = this;
+    result.allocate = [](void *user, uint64_t bytes) -> void * {
+      return bytes > of(user).most
+                 ? nullptr
+                 : of(user).inner.allocate(of(user).inner.user, bytes);
+    };
+    result.release = [](void *user, void *memory, uint64_t bytes) {
+      of(user).inner.release(of(user).inner.user, memory, bytes);
+    };
+    result.counts = [](void *user, const int64_t *send, int64_t *receive,
+                       int32_t each, void *stream, void **request) {
+      return of(user).inner.counts(of(user).inner.user, send, receive, each,
+                                   stream, request);
+    };
+    result.exchange = [](void *user, const void *send, const int64_t *sendRows,
+                         const int64_t *sendBegins, void *receive,
+                         const int64_t *receiveRows,
+                         const int64_t *receiveBegins, uint64_t rowBytes,
+                         void *stream, void **request) {
+      return of(user).inner.exchange(of(user).inner.user, send, sendRows,
+                                     sendBegins, receive, receiveRows,
+                                     receiveBegins, rowBytes, stream, request);
+    };
+    result.gather = [](void *user, const void *send, void *receive,
+                       const int64_t *rows, uint64_t rowBytes, void *stream,
+                       void **request) {
+      return of(user).inner.gather(of(user).inner.user, send, receive, rows,
+                                   rowBytes, stream, request);
+    };
+    result.test = [](void *user, void *request) {
+      return of(user).inner.test(of(user).inner.user, request);
+    };
+    result.abort = [](void *user) {
+      of(user).inner.abort(of(user).inner.user);
+    };
+    result.message = [](void *user) {
+      return of(user).inner.message(of(user).inner.user);
+    };
+    return result;
+  }
+};
+
+/// Memory that could not grow is gone, also for calls that had enough.
+TEST(ParallelFailure, GoesOnWhereMemoryWasNotEnough) {
+  Problem problem(3, 400);
+  runRanks(2, [&](int32_t r, const moe_rt_communicator_t &communicator) {
+    PoorEngine engine = {communicator, UINT64_MAX};
+    moe_rt_communicator_t poor = engine.communicator();
+    moe_rt_group_options_t options = deadlineOf(5, MOE_RT_WAY_ALL_GATHER);
+    Rank rank(&poor, &options);
+    ASSERT_OK(rank.load({}));
+    ASSERT_OK(rank.create(problem, nullptr));
+    std::vector<float> y;
+    ASSERT_OK(rank.call(problem, 10 * r, 10 * r + 10, y));
+    if (r == 1)
+      engine.most = 30000;
+    EXPECT_ERROR(rank.call(problem, 200 * r, 200 * r + 200, y),
+                 r == 1 ? MOE_RT_RESOURCE_EXHAUSTED : MOE_RT_INVALID_ARGUMENT,
+                 r == 1 ? "bytes for the received rows" : "rank 1 failed");
+    ASSERT_OK(rank.call(problem, 10 * r, 10 * r + 10, y));
+    EXPECT_TRUE(std::equal(y.begin(), y.end(),
+                           problem.expected().begin() + 10 * r * H));
+  });
+}
+
 TEST(ParallelFailure, RefusesOptions) {
   Context context(&oneThread);
   moe_rt_group_t *group = nullptr;
