@@ -119,6 +119,22 @@ def test_layer():
     assert torch.equal(torch.cat(ranks.run(2, on_rank)), imported.layer()(x))
 
 
+def test_threads():
+    """Gradients of the rank, which are the caller's to add up."""
+    block, x, _ = block_and_rows("mixtral")
+    imported = moe.from_torch(block)
+
+    def on_rank(communicator):
+        layer = imported.trainable(group=communicator, num_threads=1)
+        layer((x[:5], x[5:])[layer.ranks.rank]).square().sum().backward()
+        return next(p.grad for n, p in layer.named_parameters() if "gate" in n)
+
+    one = imported.trainable()
+    one(x).square().sum().backward()
+    whole = next(p.grad for n, p in one.named_parameters() if "gate" in n)
+    torch.testing.assert_close(sum(ranks.run(2, on_rank)), whole, rtol=1e-4, atol=1e-5)
+
+
 def refused(group, family: str):
     """A table with copies, and a rank whose weights cannot be taken."""
     block, x, _ = block_and_rows(family)
@@ -135,9 +151,15 @@ def refused(group, family: str):
         weight.data = other[:, :-1]
     with pytest.raises(moe.MoEError, match="expected|rank 1 failed"):
         layer(x)
-    weight.data = other
+    # Other weights than before the error.
+    weight.data = 2 * other
     layer.ranks.check()
-    assert torch.equal(layer(x), first)
+    assert torch.equal(layer(x), 2 * first)
+    # What is no tensor is an error of all ranks, too.
+    with pytest.raises(moe.MoEError, match="got ndarray|rank 1 failed"):
+        layer(x.numpy() if layer.ranks.rank == 1 else x)
+    layer.ranks.check()
+    assert torch.equal(layer(x), 2 * first)
     return True
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 
 from ..._compile import compile as compile_module
 from ..._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
-from ...parallel import Group, ParallelLayer, as_group, experts_of, placement, refuse_call
+from ...parallel import (Communicator, Group, ParallelLayer, as_group, experts_of, placement,
+                         refuse_call)
 from .follow import StorageSnapshot
 from .module import register, tensors_by
 
@@ -27,7 +29,8 @@ class RankLayer(torch.nn.Module):
     def __init__(self, mlir: str, weights: Mapping[str, torch.Tensor], group: Any,
                  table: Any = None, options: Sequence[str] = (), **rest: Any):
         super().__init__()
-        self._process_group = None if isinstance(group, Group) else group
+        # Others have no collectives of PyTorch.
+        self._process_group = None if isinstance(group, (Group, Communicator)) else group
         self.ranks = as_group(group, rest.get("num_threads", 0))
         # Inputs come first; their gradients are always there.
         needed = [0, *(i + 1 for i, w in enumerate(weights.values()) if w.requires_grad)]
@@ -62,7 +65,9 @@ class RankLayer(torch.nn.Module):
 
     def _current(self, weights: Sequence[torch.Tensor]) -> dict[str, ParallelLayer]:
         """Return both layers with the present weights of this rank."""
-        if self._layers and all(s.still(w) for s, w in zip(self._snapshots, weights)):
+        # There are none after an update that failed.
+        if self._snapshots and all(
+                s.still(w) for s, w in zip(self._snapshots, weights, strict=True)):
             return self._layers
         given = dict(zip(self._arguments, (w.detach().contiguous() for w in weights)))
         snapshots = [StorageSnapshot(w) for w in weights]
@@ -83,11 +88,30 @@ class RankLayer(torch.nn.Module):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the layer of this rank's rows ``[..., H]``, together with all other ranks."""
-        weights, followed = tensors_by(self, self._names)
-        if not followed:
-            raise MoEError(UNIMPLEMENTED, "weights of a layer over several ranks: expected "
-                           "parameters, and they are computed for every call")
+        with self._told(self._forward):
+            weights, followed = tensors_by(self, self._names)
+            if not followed:
+                raise MoEError(UNIMPLEMENTED, "weights of a layer over several ranks: expected "
+                               "parameters, and they are computed for every call")
+            if not isinstance(rows, torch.Tensor) or rows.ndim == 0:
+                raise MoEError(INVALID_ARGUMENT, "expected a tensor of rows [..., H], got "
+                               + (f"{rows.ndim} extents" if isinstance(rows, torch.Tensor)
+                                  else type(rows).__name__))
         return _OverRanks.apply(self, rows, *weights)
+
+    @contextlib.contextmanager
+    def _told(self, name: str) -> Iterator[None]:
+        """Tell the other ranks, who wait in a call of this layer, of an error before it."""
+        try:
+            yield
+        except Exception:
+            if name in self._layers:
+                refuse_call(self._layers[name])
+            else:
+                # They create it.
+                with contextlib.suppress(MoEError):
+                    self._module.layer({}, function=name, table=self._table)
+            raise
 
     def _sum(self, gradient: torch.Tensor) -> torch.Tensor:
         """Return the sum over all ranks, in their order: all have the same bits."""
@@ -126,8 +150,10 @@ class _OverRanks(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-        layer, (rows, *weights) = ctx.layer, ctx.saved_tensors
+        layer = ctx.layer
         backward = layer._layers[layer._backward]
+        with layer._told(layer._backward):
+            rows, *weights = ctx.saved_tensors
         flat = [t.detach().reshape(-1, t.shape[-1]).contiguous() for t in (rows, gradient)]
         given = [flat[info.name.endswith("_gradient")] for info in backward.signature.inputs]
         found = backward.backward(ctx.saved, *given)
