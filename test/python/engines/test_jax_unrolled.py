@@ -115,6 +115,46 @@ def another_function(x, p):
     return y
 
 
+def scaled_rows(x, p):
+    """The rows of each expert are its own, as a batch of one sequence."""
+    gates, y = dense_gates(x, p), jnp.zeros_like(x)
+    for e, expert in enumerate(p["experts"]):
+        rows = x[None] * p["scales"][e:e + 1][:, None]
+        y = y + gates[:, e:e + 1] * jax.nn.gelu(rows @ expert["wi"] @ expert["wo"])[0]
+    return y
+
+
+def stacked_rows(x, p):
+    """The same, stacked."""
+    rows = jnp.stack([x * p["scales"][e] for e in range(EXPERTS)])
+    wi = jnp.stack([expert["wi"] for expert in p["experts"]])
+    wo = jnp.stack([expert["wo"] for expert in p["experts"]])
+    y = jnp.einsum("eti,eih->eth", jnp.tanh(jnp.einsum("eth,ehi->eti", rows, wi)), wo)
+    return jnp.einsum("te,eth->th", dense_gates(x, p), y)
+
+
+def with_the_first(x, p):
+    """The first expert is added to all."""
+    y = [mlp(x, expert) for expert in p["experts"]]
+    return jnp.einsum("te,teh->th", dense_gates(x, p), jnp.stack(y, axis=1) + y[0][:, None])
+
+
+def two_orders(x, p):
+    """The experts in two orders, of which both begin with the first one."""
+    first, *others = (mlp(x, expert) for expert in p["experts"])
+    y = jnp.stack([first, *others], axis=1) * jnp.stack([first, *others[::-1]], axis=1)
+    return jnp.einsum("te,teh->th", dense_gates(x, p), y)
+
+
+@pytest.mark.parametrize("name", ["scaled_rows", "stacked_rows", "with_the_first", "two_orders"])
+def test_rows_of_the_first(name):
+    """What the first expert computes stands for all only where each has its own."""
+    block = globals()[name]
+    p = separate() | {"scales": jnp.asarray(
+        np.random.default_rng(2).uniform(0.5, 2, (EXPERTS, HIDDEN)), jnp.float32)}
+    compare(import_block(block, p, TOKENS), block, p, TOKENS)
+
+
 @pytest.mark.parametrize("tokens", [TOKENS, None])
 @pytest.mark.parametrize("name", ["columns", "masks", "stacked_results", "taken_results",
                                   "stacked_weights", "transposed"])
@@ -202,6 +242,20 @@ def test_choices(name, tokens):
         "gate", "dispatch", "route", "grouped_matmul", "combine")] == [1, 1, 0, 2, 1]
     for number in (tokens,) if tokens else (1, 7, TOKENS):
         compare(imported, block, p, number)
+
+
+def stacked_with_the_first(x, p):
+    """The first choice is added to both."""
+    weights, ids = route(x, p)
+    h = [jnp.tanh(jnp.einsum("th,thi->ti", x, p["wi"][ids[:, k]])) for k in range(ids.shape[1])]
+    h = jnp.stack(h, 1) + h[0][:, None]
+    y = jnp.einsum("tki,tkih->tkh", h, p["wo"][ids])
+    return jnp.einsum("tk,tkh->th", weights, y)
+
+
+def test_choices_with_the_first():
+    block, p = stacked_with_the_first, parameters()
+    compare(import_block(block, p, TOKENS), block, p, TOKENS)
 
 
 @pytest.mark.parametrize("name", ["other_weights", "first_twice", "other_functions"])

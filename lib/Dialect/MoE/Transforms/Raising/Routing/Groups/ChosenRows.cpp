@@ -12,8 +12,6 @@
 
 #include "Routing/Groups/GroupRows.h"
 
-#include "llvm/Support/SaveAndRestore.h"
-
 using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::raising;
@@ -95,6 +93,5 @@ Value RowGrouper::buildChosen(Operation *op, const Axes &axes) {
         (names != "n" && (*sizes)[dim] != 1) ||
         (names == "e" && from.getDimSize(dim) != extents.experts))
       return {};
-  llvm::SaveAndRestore<RowLayout> dense(layout, RowLayout::Dense);
-  return rowsOf(source, wanted);
+  return inLayout(RowLayout::Dense, [&] { return rowsOf(source, wanted); });
 }

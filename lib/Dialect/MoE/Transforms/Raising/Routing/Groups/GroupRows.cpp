@@ -130,17 +130,21 @@ Value RowGrouper::build(Value value, const Axes &axes) {
   // Rows of the tokens, whatever they are. With one choice a token, they may be
   // those of its expert.
   if (isTokens(axes)) {
+    auto dispatchTokens = [&]() -> Value {
+      // Not those of the first expert, which without groups are another value.
+      return varying.contains(value) ? Value() : dispatch(withoutGroups(value));
+    };
     bool mayBeExpert = layout == RowLayout::First ||
                        layout == RowLayout::Column ||
                        (layout == RowLayout::Choices && extents.choices == 1);
     if (!mayBeExpert)
-      return dispatch(withoutGroups(value));
+      return dispatchTokens();
     bool before = std::exchange(usesWeights, false);
     Value rows = buildFromOperands(value, axes);
     if (rows && usesWeights)
       return rows;
     usesWeights = before;
-    return dispatch(withoutGroups(value));
+    return dispatchTokens();
   }
   return buildFromOperands(value, axes);
 }
@@ -225,15 +229,28 @@ Value RowGrouper::buildRepeated(Value value, const Axes &axes) {
       ->getResult(0);
 }
 
+Value RowGrouper::inLayout(RowLayout other, llvm::function_ref<Value()> build) {
+  llvm::SaveAndRestore of(layout, other);
+  llvm::SaveAndRestore<decltype(varying)> ofVarying(varying, {});
+  llvm::SaveAndRestore<decltype(firsts)> ofFirsts(firsts, {});
+  llvm::SaveAndRestore<decltype(parts)> ofParts(parts, {});
+  llvm::SaveAndRestore ofStacks(stacks, decltype(stacks)());
+  llvm::SaveAndRestore ofGrouped(grouped, decltype(grouped)());
+  llvm::SaveAndRestore<decltype(weighted)> ofWeighted(weighted, {});
+  llvm::SaveAndRestore ofFailed(failed, decltype(failed)());
+  return build();
+}
+
 Value RowGrouper::buildIteration(const Iteration &iteration, const Axes &axes) {
   RankedTensorType type = tensorOf(iteration.value);
   if (layout != RowLayout::Dense || axes.empty() || axes.front() != "e" ||
       type.getRank() + 1 != int64_t(axes.size()))
     return {};
-  llvm::SaveAndRestore<RowLayout> first(layout, RowLayout::First);
-  varying.insert(iteration.varying.begin(), iteration.varying.end());
-  firsts.insert(iteration.slices.begin(), iteration.slices.end());
-  return rowsOf(iteration.value, Axes(llvm::drop_begin(axes)));
+  return inLayout(RowLayout::First, [&] {
+    varying = iteration.varying;
+    firsts = iteration.slices;
+    return rowsOf(iteration.value, Axes(llvm::drop_begin(axes)));
+  });
 }
 
 //===----------------------------------------------------------------------===//
@@ -307,12 +324,12 @@ Value RowGrouper::buildConcatenated(Operation *op, const Axes &axes) {
       return {};
   if (!comparison.compare(values))
     return {};
-  take(comparison);
   Axes of = axes;
   of[dims->front()] = "";
-  llvm::SaveAndRestore<RowLayout> first(layout, isDense ? RowLayout::First
-                                                        : RowLayout::Column);
-  return rowsOf(values.front(), of);
+  return inLayout(isDense ? RowLayout::First : RowLayout::Column, [&] {
+    take(comparison);
+    return rowsOf(values.front(), of);
+  });
 }
 
 Value RowGrouper::perExpert(Value value, Axes axes) {

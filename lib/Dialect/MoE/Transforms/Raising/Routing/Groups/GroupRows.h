@@ -58,6 +58,9 @@ public:
 
 private:
   Value rowsOf(Value value, const Axes &axes);
+  /// Returns what is built in another layout, where values have other rows: one
+  /// of the first expert, or choice, stands for those of all.
+  Value inLayout(RowLayout other, llvm::function_ref<Value()> build);
   Value build(Value value, const Axes &axes);
   Value buildFromOperands(Value value, const Axes &axes);
   Value buildDot(Operation *op, const Axes &axes);
