@@ -306,6 +306,16 @@ def unsorted_weights(x, p):
     return jnp.sum(y.reshape(-1, TOP_K, HIDDEN) * weights[..., None], axis=1)
 
 
+def pairs_of_indices(x, p):
+    """A token and an expert in one vector, which loses a dimension."""
+    weights, ids = route(x, p)
+    tokens = jnp.broadcast_to(jnp.arange(x.shape[0])[:, None], ids.shape)
+    at = jnp.stack([tokens, ids], axis=-1).reshape(-1, 2)
+    scores = jax.nn.sigmoid(x @ p["router"])[at[:, 0], at[:, 1]].reshape(ids.shape)
+    h = jnp.tanh(jnp.einsum("th,tkhi->tki", x, p["wi"][ids]))
+    return jnp.einsum("tki,tkih,tk->th", h, p["wo"][ids], scores)
+
+
 # -- checks ---------------------------------------------------------------------------------
 
 
@@ -345,6 +355,11 @@ def test_near_misses(name):
     if name not in ("scores_of_others", "unsorted_weights"):
         assert count(imported, "combine") == 0
     compare(imported, block, p, TOKENS)
+
+
+def test_pairs_of_indices():
+    block, p = pairs_of_indices, parameters()
+    compare(import_block(block, p, TOKENS), block, p, TOKENS)
 
 
 def test_choices_without_experts():

@@ -208,7 +208,8 @@ bool Selectors::visitVector(Operation *op, StringRef name) {
     if (to.getRank() == 0 || to.getShape().back() != int64_t(vector.size()))
       return true;
     for (Selector &part : vector) {
-      AxisExtents extents = extentsOf(part);
+      // An index has no ids.
+      AxisExtents extents = part.ids ? extentsOf(part) : AxisExtents{};
       std::optional<Axes> axes =
           reshapeAxes(part.axes, from.getShape().drop_back(),
                       to.getShape().drop_back(), extents);
