@@ -335,6 +335,24 @@ def test_forms(name, tokens):
         compare(imported, block, p, number)
 
 
+@pytest.mark.parametrize("element", ["bfloat16", "int8"])
+def test_indices_that_are_rounded(element):
+    """No argmax: not every index is one of the type."""
+    rng = np.random.default_rng(0)
+    p = {"router": jnp.asarray(rng.standard_normal((HIDDEN, 300)), jnp.float32),
+         "wi": jnp.asarray(rng.standard_normal((300, HIDDEN, HIDDEN)) / 7, jnp.float32)}
+
+    def block(x, p):
+        scores = jax.nn.softmax(x @ p["router"], axis=-1)
+        index = lax.broadcasted_iota(jnp.int32, scores.shape, 1).astype(element).astype(jnp.int32)
+        largest = scores == scores.max(-1, keepdims=True)
+        ids = jnp.where(largest, index, 300).min(-1)
+        y = jnp.einsum("th,ehi->tei", x, p["wi"])
+        return jnp.einsum("te,teh->th", jax.nn.one_hot(ids, 300) * scores, y)
+
+    compare(import_block(block, p, TOKENS), block, p, TOKENS)
+
+
 @pytest.mark.parametrize("slots", [2, 40])
 def test_slots(slots):
     """Few slots drop most choices, many none."""

@@ -431,12 +431,20 @@ static Value findIndex(linalg::GenericOp op, unsigned loop, Reader &r) {
   OpOperand *input = op.getDpsInputOperand(1);
   Operation *iota = r.tensor(input->get()).getDefiningOp();
   AffineMap map = op.getMatchingIndexingMap(input);
-  while (isNamed(iota, "stablehlo.convert"))
-    iota = iota->getOperand(0).getDefiningOp();
+  SmallVector<Value> values;
+  for (; iota; iota = iota->getOperand(0).getDefiningOp()) {
+    values.push_back(iota->getResult(0));
+    if (!isNamed(iota, "stablehlo.convert"))
+      break;
+  }
   auto dim = isNamed(iota, "stablehlo.iota")
                  ? integersOf(iota, "iota_dimension")
                  : std::nullopt;
-  return dim && map.getResult(dim->front()) ==
+  auto isExact = [&](Value value) {
+    return countsExactly(value, dim->front());
+  };
+  return dim && llvm::all_of(values, isExact) &&
+                 map.getResult(dim->front()) ==
                      getAffineDimExpr(loop, op.getContext())
              ? op.getMatchingBlockArgument(input)
              : Value();

@@ -85,6 +85,9 @@ Value buildReshape(RewriterBase &rewriter, Value value, RankedTensorType type);
 /// What it does follows from how they compare, so that two numbers show it.
 bool keepsFirstLargest(ValueRange arguments, ValueRange results,
                        bool isOrdered);
+/// True for a tensor whose elements may be any index along its dimension `dim`:
+/// bf16 has no 257, and i8 no 128.
+bool countsExactly(Value value, int64_t dim);
 /// An argmax of all scores of a token becomes the same of one choice.
 std::optional<Argmax> raiseArgmax(Operation *op, Routing &routing);
 /// Puts the argmax back if nothing but it used the gate; false otherwise.

@@ -111,6 +111,17 @@ bool mlir::moe::raising::keepsFirstLargest(ValueRange arguments,
   return true;
 }
 
+bool mlir::moe::raising::countsExactly(Value value, int64_t dim) {
+  RankedTensorType type = tensorOf(value);
+  Type element = type.getElementType();
+  if (type.isDynamicDim(dim) || !element.isIntOrFloat())
+    return false;
+  auto number = dyn_cast<FloatType>(element);
+  unsigned bits = number ? number.getFPMantissaWidth()
+                         : element.getIntOrFloatBitWidth() - 1;
+  return bits > 62 || type.getDimSize(dim) <= int64_t(1) << bits;
+}
+
 /// True for the index along the last dimension.
 static bool isIndex(Value value) {
   Operation *op = value.getDefiningOp();
@@ -118,6 +129,8 @@ static bool isIndex(Value value) {
   if (!op || !type || type.getRank() == 0)
     return false;
   int64_t last = type.getRank() - 1;
+  if (!countsExactly(value, last))
+    return false;
   auto dim = integersOf(op, "iota_dimension");
   if (isNamed(op, "stablehlo.iota") || isNamed(op, "stablehlo.dynamic_iota"))
     return dim == Dims{last};
