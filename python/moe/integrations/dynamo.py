@@ -41,6 +41,7 @@ from ._layers.frames import Traced, chooses, watch
 from ._layers.gradients import differentiated, needed_of
 from ._layers.graph_part import Left, Part, example, hint, module_id, name_of
 from ._layers.module import collector, is_recording, run_layer
+from ._layers.state import is_still, same_in_both, state_of
 from ._tracing.batches import ROWS, kind_of_batches
 from ._tracing.examples import example_of, first_of, rows_in_model
 from .torch import import_module, is_block, parts_of
@@ -469,12 +470,14 @@ def _take_over(path: str, block: torch.nn.Module, rows: torch.Tensor | None) -> 
         # A tie may be another choice in a few rows.
         x = torch.randn((*rows.shape[:-2], 16, rows.shape[-1]), generator=random).to(
             rows.device, rows.dtype)
+        before = state_of(block)
         with torch.no_grad():
             expected = first_of(block(x.clone()))
             actual = run_layer(block, x, names, imported.mlir, imported.columns, counts)
         close = _difference(actual, expected) <= _TRANSLATION[x.dtype]
         if close.float().mean() < 0.875:
             raise Left("its translation computes something else")
+        state = same_in_both(before, state_of(block))
     except Exception as error:
         _warn(path, block, f"it is not compiled, as a graph break splits it: {_text(error)}")
         return
@@ -485,7 +488,7 @@ def _take_over(path: str, block: torch.nn.Module, rows: torch.Tensor | None) -> 
         if (not torch.compiler.is_compiling() or torch.compiler.is_exporting()
                 or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
                 or torch.is_autocast_enabled("cuda") or len(args) + len(kwargs) != 1
-                or is_recording(records)):
+                or is_recording(records) or not is_still(block, state)):
             return original(*args, **kwargs)
         x = args[0] if args else next(iter(kwargs.values()))
         if batches != ROWS and (x.ndim != rows.ndim or (x.ndim == 3 and x.shape[0] != 1)):

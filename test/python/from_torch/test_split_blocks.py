@@ -202,3 +202,41 @@ def test_gradients_of_modules(fresh):
         expected = torch.autograd.grad(oracle(x64), [x64, *oracle.parameters()], dy.double())
     for ours, theirs in zip(actual, expected):
         assert data.relative_error(ours.numpy(), theirs.numpy()) < F32
+
+
+class Numbers(Modules):
+    def __init__(self):
+        super().__init__()
+        self.factor, self.top_k = 1.0, K
+
+    def choose(self, x):
+        weights, ids = torch.sigmoid(self.gate(x)).topk(self.top_k, -1)
+        return weights * (0.5 if self.training else self.factor), ids
+
+
+def another_expert(block):
+    block.experts[2] = torch.nn.Sequential(torch.nn.Linear(H, H), torch.nn.Tanh())
+
+
+CHANGES = {
+    "a number": lambda block: setattr(block, "factor", 3.0),
+    "fewer choices": lambda block: setattr(block, "top_k", 1),
+    "training": lambda block: block.train(),
+    "an expert of another class": another_expert,
+    "a bias": lambda block: setattr(block, "gate", torch.nn.Linear(H, E)),
+}
+
+
+@pytest.mark.parametrize("change", list(CHANGES))
+@pytest.mark.parametrize("reset", (False, True), ids=("", "reset"))
+def test_changed_block_runs_as_it_is(change, reset, fresh):
+    block = Numbers()
+    compiled, _ = run(block)
+    x = torch.randn(1, 9, H, generator=torch.Generator().manual_seed(2))
+    fresh.clear()
+    compiled(x)
+    assert fresh  # it has been replaced
+    CHANGES[change](block)
+    if reset:
+        torch._dynamo.reset()
+    assert data.relative_error(compiled(x).numpy(), block(x).numpy()) < F32
