@@ -485,16 +485,16 @@ def _translate(program: torch.export.ExportedProgram, experts: dict[str, torch.n
                        f"number of tokens ({far[0]})")
 
     def check(grouped: dict[str, torch.nn.Module], guesses: bool) -> None:
-        if traced is None and not guesses:
+        if traced is None and not grouped:
             return
         check_graph(graph, tensors, input_, {**experts, **grouped}, traced or program.module(),
-                    name, counts, guesses or traced.reads.assumed,
+                    name, counts, guesses or traced is None or traced.reads.assumed,
                     " and ".join(c.text for c in conditions))
 
     try:
         check(grouped, guesses)
     except MoEError:
-        if not guesses:
+        if not guesses and traced is not None:
             raise
         # As the operations that it consists of.
         graph, tensors, input_ = prepare(program, name)

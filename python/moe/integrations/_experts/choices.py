@@ -9,8 +9,9 @@ import torch
 
 from .._graph.function import argument, extents_of
 
-__all__ = ["VIEWS", "column_of", "dimensions", "is_nothing", "is_single", "is_zero", "layout_of",
-           "number_of_experts", "packet_of", "rank_of", "repeated", "top_k_of"]
+__all__ = ["VIEWS", "column_of", "dimensions", "is_nothing", "is_single", "is_zero", "keeps_rows",
+           "keeps_sign", "layout_of", "number_of_experts", "packet_of", "rank_of", "repeated",
+           "rounds", "top_k_of"]
 
 Node = torch.fx.Node
 aten = torch.ops.aten
@@ -50,6 +51,56 @@ def is_zero(node: Any) -> bool:
     if packet in (aten.zeros, aten.zeros_like, aten.new_zeros):
         return True
     return packet in (aten.full, aten.full_like) and argument(node, "fill_value", None) == 0
+
+
+def keeps_rows(node: Node) -> bool:
+    """Return true for an operation on each row by itself, as far as is known."""
+    packet = packet_of(node)
+    if torch.Tag.pointwise in getattr(node.target, "tags", ()) or packet in (
+            aten._to_copy, aten.clone, aten.detach, aten.mm, aten.addmm, aten.linear) or (
+            node.target is operator.getitem):
+        return True
+    if packet in VIEWS:
+        return extents_of(node.meta["val"])[:1] == extents_of(node.args[0].meta["val"])[:1]
+    cuts = packet in (aten.slice, aten.select, aten.split, aten.split_with_sizes)
+    return cuts and argument(node, "dim", 0) % rank_of(node.args[0]) != 0
+
+
+def keeps_sign(node: Any) -> bool:
+    """Return true for numbers that are known not to be below 0, as those of a softmax are."""
+    packet = packet_of(node)
+    if not isinstance(node, Node):
+        return isinstance(node, (int, float)) and node >= 0
+    if node.target is operator.getitem:
+        of = packet_of(node.args[0]) in (aten.topk, aten.max, aten.sort) and node.args[1] == 0
+        return of and keeps_sign(node.args[0].args[0])
+    if not isinstance(node.meta["val"], torch.Tensor):
+        return False
+    if packet in _NOT_NEGATIVE or is_zero(node) or node.meta["val"].dtype == torch.bool:
+        return True
+    if packet in _OF_ALL:
+        return argument(node, "alpha", 1) == 1 and all(keeps_sign(a) for a in node.args[:2])
+    if packet is aten.scatter:
+        return keeps_sign(node.args[0]) and keeps_sign(node.args[3])
+    if packet is aten.where:
+        return keeps_sign(node.args[1]) and keeps_sign(node.args[2])
+    if packet is aten.full:
+        return keeps_sign(node.args[1])
+    return packet in _OF_FIRST and keeps_sign(node.args[0])
+
+
+_NOT_NEGATIVE = (aten._softmax, aten._safe_softmax, aten.sigmoid, aten.relu, aten.exp, aten.abs,
+                 aten.softplus, aten.sqrt)
+_OF_ALL = (aten.mul, aten.div, aten.add)
+_OF_FIRST = (*VIEWS, aten._to_copy, aten.clone, aten.detach, aten.unsqueeze, aten.squeeze,
+             aten.permute, aten.transpose, aten.t, aten.expand, aten.slice, aten.select,
+             aten.gather, aten.sum, aten.amax, aten.mean)
+
+
+def rounds(node: Node) -> bool:
+    """Return true for a conversion of numbers to integers."""
+    old, new = (n.meta["val"] for n in (node.args[0], node))
+    return old.is_floating_point() and not new.is_floating_point()
 
 
 def is_nothing(value: Any) -> bool:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from .._graph.function import argument, extents_of
-from .choices import (VIEWS, column_of, dimensions, is_nothing, is_single, is_zero, layout_of,
-                       number_of_experts, packet_of, rank_of, repeated, top_k_of)
+from .choices import (VIEWS, column_of, dimensions, is_nothing, is_single, is_zero, keeps_sign,
+                       layout_of, number_of_experts, packet_of, rank_of, repeated, rounds, top_k_of)
 from .limits import limit, limit_each
 from .masked import chosen
 from .matrices import elements_at, scattered_ids
@@ -106,6 +106,8 @@ class Loops:
     def same(self, node: Node) -> Any:
         found = self.is_(node.args[0], "hits", "weighted part", "part weights", "expert weights",
                          "number of hits")
+        if found is not None and rounds(node):
+            return None
         if found is not None and found.kind == "number of hits" and (
                 node.meta["val"].dtype == torch.bool):
             return self.like(found, kind="hits")
@@ -239,8 +241,12 @@ class Loops:
         if (found := self.is_(node.args[0], "number of hits")) is not None:
             some = node.args[1] == (1 if packet_of(node) is aten.ge else 0)
             return self.like(found, kind="hits") if some else None
-        return self.of_matrix(node.args[0]) if node.args[1] == 0 and (
-            packet_of(node) is not aten.ge) else None
+        if node.args[1] != 0 or packet_of(node) is aten.ge:
+            return None
+        found = self.of_matrix(node.args[0])
+        if found is not None and packet_of(node) is aten.gt and not keeps_sign(node.args[0]):
+            return self.left(node, "weights below 0 leave out their choices")
+        return found
 
     def nonzero(self, node: Node) -> Any:
         found = self.is_(node.args[0], "hits") or self.of_matrix(node.args[0])
@@ -442,7 +448,7 @@ class Loops:
     def scatter(self, node: Node) -> Any:
         """Rows at the places of their tokens, one for each, among zeros or in place of others."""
         into, dim, index, rows = node.args[:4]
-        if dim != 0 or not isinstance(rows, Node):
+        if dim != 0 or node.target is not aten.scatter.src:
             return None
         if is_zero(into):
             return self.added(node, into, index, rows)

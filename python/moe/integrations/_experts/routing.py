@@ -20,7 +20,7 @@ import torch
 
 from .._graph.function import argument, extents_of
 from .batched import find_batched
-from .choices import is_zero, packet_of, repeated
+from .choices import is_zero, keeps_rows, packet_of, repeated, rounds
 from .dense import find_sums, of_tokens
 from .in_graph import GraphExperts
 from .loops import Loops
@@ -145,7 +145,8 @@ class _Search:
         found = self.known.get(node.args[0])
         if found is None or found.kind == "part" or (found.kind == "grouped" and found.of is None):
             return self.other(node)
-        return found
+        of_floats = found.kind in ("weights", "sorted weights", "rows", "choices", "grouped")
+        return None if of_floats and rounds(node) else found
 
     def sort(self, node: Node) -> _Is | None:
         found = self.is_(node.args[0], "ids")
@@ -297,11 +298,13 @@ class _Search:
     def scatter(self, node: Node) -> _Is | None:
         into, dim, index, values = node.args[:4]
         # The ids of a token differ where the sizes of the parts are those of the rows.
-        if values == 1 and is_zero(into) and dim in (1, -1) and into.meta["val"].ndim == 2 and (
+        if node.target is aten.scatter.value and values == 1 and is_zero(into) and (
+                dim in (1, -1)) and into.meta["val"].ndim == 2 and (
                 not index.meta["val"].is_floating_point()):
             return _Is("mask", index)
         found = self.is_(index, "order")
-        return _Is("inverse", found.ids) if found and dim == 0 and _is_arange(values) else None
+        return _Is("inverse", found.ids) if found and dim == 0 and _is_arange(values) and (
+            node.target is aten.scatter.src) else None
 
     def multiply(self, node: Node) -> _Is | None:
         for rows, weights in (node.args[:2], node.args[1::-1]):
@@ -327,7 +330,9 @@ class _Search:
         product of sorted ``rows``, and more is computed of it than a sum."""
         region, of = self.region(weights.ids), weights.of
         sums = {aten.index_add, aten.scatter_add, aten.index_put}
-        if rows.meta.get("moe.part") != "rows" or len(rows.users) != 1 or (
+        # All that is gathered would be of the scaled rows.
+        others = any(n is not rows and n.meta["moe.part"] == "rows" for n in region.nodes)
+        if rows.meta.get("moe.part") != "rows" or len(rows.users) != 1 or others or (
                 region.ones is not None or extents_of(of.meta["val"])[1:] != (1,)
                 or any(packet_of(user) in sums for user in node.users)):
             return False
@@ -444,6 +449,8 @@ class _Search:
             return None
         if among.kind == "part":
             return among
+        if not keeps_rows(node):
+            self.region(among.ids).is_guess = True  # it may mix the rows of all experts
         for source in parameters:
             self.of_parameters(source, among.ids)
         return self.part(node, among.ids, "operation")
