@@ -229,3 +229,26 @@ def test_softmax(op, opset):
         layer = moe.from_onnx(model).layer()
     x = draw(9, H, seed=1)[None]
     close(call(layer, x), theirs(model, x))
+
+
+@pytest.mark.parametrize("op", ["ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp"])
+def test_reduction_of_nothing(op):
+    """Without axes it is of each element by itself."""
+    w = Writer()
+    model = w.model(w(op, "x", noop_with_empty_axes=1), ["t", H])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        layer = moe.from_onnx(model).layer()
+    x = draw(9, H, seed=1)
+    close(call(layer, x), theirs(model, x))
+
+
+def test_last_row_of_places():
+    """An index below 0 of the places of a mask."""
+    import torch
+    from moe.integrations._onnx import places
+    from moe.integrations._onnx.values import extents
+
+    rows = places.non_zero({}, torch.tensor([[True, False, True], [False, True, True]]))
+    last = places.gather({}, rows, extents([-1]))
+    assert last.tolist() == [[0, 2, 1, 2]]

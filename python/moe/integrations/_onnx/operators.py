@@ -295,7 +295,7 @@ def _reduce(function: Callable[..., Any]) -> Callable[..., Any]:
     def apply(attributes: dict[str, Any], x: Any, axes: Any = None) -> Any:
         x, axes = as_tensor(x), _axes(attributes, axes)
         if not axes and attributes.get("noop_with_empty_axes"):
-            return x
+            return function(x.unsqueeze(-1), [-1], False)  # of each element by itself
         return function(x, axes or list(range(x.dim())), bool(attributes.get("keepdims", 1)))
 
     return apply

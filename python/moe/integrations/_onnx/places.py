@@ -44,7 +44,8 @@ def gather(attributes: dict[str, Any], x: Any, at: Any) -> Any:
         return extents([x[i] for i in at], at.scalar)
     if axis == 0 and (places := getattr(x, "transposed_of", None)) is not None and (
             isinstance(at, Extents) and len(at) == 1):
-        return places.select(1, at[0]) if at.scalar else places[:, at[0]:at[0] + 1].t()
+        first = at[0] % places.shape[1]
+        return places.select(1, first) if at.scalar else places[:, first:first + 1].t()
     x = as_tensor(x)
     if isinstance(at, Extents) and at.scalar:
         return x.select(axis, at[0])
