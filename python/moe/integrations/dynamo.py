@@ -10,7 +10,8 @@ A block is replaced only where its part of the graph computes what the module co
 when it is called with its rows alone: both are run with random rows and random weights.
 What stays as it is, is a warning with its reason. A block that breaks the graph runs as it
 is once, and is one operation of the graphs that are compiled from then on. The weights are
-operands, so changes of them are noticed; a change of a module's numbers needs
+operands, so changes of them are noticed. A block that breaks the graph runs as it is again
+when its numbers or parts have changed; elsewhere such a change needs
 ``torch._dynamo.reset()``, and is an error before.
 
 The backend is registered when this module is imported, and found by its name where the
