@@ -129,9 +129,12 @@ TileCoord TileScheduler::tileAt(Value index) {
   }
   // Row tiles of a group run fastest: they share a tile of the weights.
   Value local = b.sub(index, b.mul(firstTile, columnTiles));
-  Value before = b.mul(b.div(local, groupTiles * columnTiles), groupTiles);
-  local = b.sub(local, b.mul(before, columnTiles));
-  rowTiles = b.min(b.sub(rowTiles, before), groupTiles);
+  Value before = b.i32(0);
+  if (columnTiles > 1) {
+    before = b.mul(b.div(local, groupTiles * columnTiles), groupTiles);
+    local = b.sub(local, b.mul(before, columnTiles));
+    rowTiles = b.min(b.sub(rowTiles, before), groupTiles);
+  }
   Value column = b.div(local, rowTiles);
   Value row = b.add(before, b.sub(local, b.mul(column, rowTiles)));
   Value firstRow = b.add(start, b.mul(row, tileRows));
