@@ -79,8 +79,7 @@ bool mlir::moe::lowerRowSum(linalg::GenericOp op, DeviceLowering &lowering) {
 
   constexpr int64_t width = 4; // elements of 16 bytes
   Type f32 = b.getF32Type();
-  Value row = b.add(b.mul(b.toI64(b.block()), warpsInBlock),
-                    b.toI64(b.shiftRight(b.thread(), 5)));
+  Value row = b.warpOfGrid(warpsInBlock);
   b.ifThen(b.less(row, total), [&] {
     Value start = b.at(in, f32, b.mul(row, columns)), lane = b.lane();
     Value sum =

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "GateBuilder.h"
+#include "moe/Conversion/Utils/ScoreFormula.h"
 
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -39,30 +40,6 @@ Value GateBuilder::logits(Value logits, Value noise) {
     Value sum = logit(v);
     return arith::SelectOp::create(*this, isNaN(sum), negInf(), sum);
   });
-}
-
-/// Returns the score of one logit; that of a softmax is done before.
-static Value scoreOf(TensorBuilder &b, Value x, Score score) {
-  switch (score) {
-  case Score::None:
-  case Score::Softmax:
-    return x;
-  case Score::Sigmoid: {
-    Value power = math::ExpOp::create(b, arith::NegFOp::create(b, x));
-    return arith::DivFOp::create(b, b.f32(1.0),
-                                 arith::AddFOp::create(b, b.f32(1.0), power));
-  }
-  case Score::Relu:
-    return arith::MaximumFOp::create(b, x, b.f32(0.0));
-  case Score::SqrtSoftplus: {
-    // √(ln(1 + eˣ)), where eˣ must not overflow.
-    Value least = arith::NegFOp::create(b, math::AbsFOp::create(b, x));
-    Value rest = math::Log1pOp::create(b, math::ExpOp::create(b, least));
-    Value most = arith::MaximumFOp::create(b, x, b.f32(0.0));
-    return math::SqrtOp::create(b, arith::AddFOp::create(b, most, rest));
-  }
-  }
-  llvm_unreachable("every score has a formula");
 }
 
 Value GateBuilder::score(Value values, Value valid, Axis axis, Score score,

@@ -265,6 +265,9 @@ Value GPUBuilder::numBlocks() {
   return NVVM::GridDimXOp::create(*this, getI32Type());
 }
 Value GPUBuilder::warp() { return shuffle(shiftRight(thread(), 5), i32(0)); }
+Value GPUBuilder::warpOfGrid(int64_t warpsInBlock) {
+  return add(mul(toI64(block()), warpsInBlock), toI64(shiftRight(thread(), 5)));
+}
 void GPUBuilder::barrier() { NVVM::BarrierOp::create(*this); }
 
 void GPUBuilder::arriveCluster(bool aligned) {

@@ -128,6 +128,8 @@ public:
   Value lane() { return bitAnd(thread(), 31); }
   /// Returns the index of the warp, uniform over its threads.
   Value warp();
+  /// Returns the index (i64) of the warp in a grid of blocks of so many warps.
+  Value warpOfGrid(int64_t warpsInBlock);
   void barrier();
   /// Returns the rank of the block in its cluster of `size` blocks.
   Value blockInCluster(int64_t size) { return rem(block(), size); }

@@ -52,8 +52,7 @@ static void launchScores(GateOp op, Value tokenCount, Value &scores,
   kernel->setAttr(workAttrName, work.toAttr(op.getContext()));
   GateEmitter gate(op, b);
   gate.setPointers(pointers);
-  Value token = b.add(b.mul(b.toI64(b.block()), warpsInBlock),
-                      b.toI64(b.shiftRight(b.thread(), 5)));
+  Value token = b.warpOfGrid(warpsInBlock);
   b.ifThen(b.less(token, tokens),
            [&] { gate.emitScores(token, logits, scoresPointer); });
   HostBuilder host(op.getLoc(), lowering.rewriter);

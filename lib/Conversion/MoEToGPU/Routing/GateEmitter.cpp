@@ -8,6 +8,7 @@
 #include "GateEmitter.h"
 
 #include "Limits.h"
+#include "moe/Conversion/Utils/ScoreFormula.h"
 
 #include "mlir/Dialect/Math/IR/Math.h"
 
@@ -52,21 +53,8 @@ Value GateEmitter::roundToScore(Value x) {
 
 Row GateEmitter::score(const Row &row, const Row &valid) {
   Row scores = op.getScore() == Score::Softmax ? softmax(row, valid) : row;
-  return map(scores, [&](Value x) -> Value {
-    if (op.getScore() == Score::Sigmoid) {
-      Value exp = math::ExpOp::create(b, arith::NegFOp::create(b, x));
-      x = arith::DivFOp::create(b, b.f32(1.0),
-                                arith::AddFOp::create(b, b.f32(1.0), exp));
-    } else if (op.getScore() == Score::Relu) {
-      x = arith::MaximumFOp::create(b, x, b.f32(0.0));
-    } else if (op.getScore() == Score::SqrtSoftplus) {
-      // √(ln(1 + eˣ)), where eˣ must not overflow.
-      Value least = arith::NegFOp::create(b, math::AbsFOp::create(b, x));
-      Value rest = math::Log1pOp::create(b, math::ExpOp::create(b, least));
-      x = arith::MaximumFOp::create(b, x, b.f32(0.0));
-      x = math::SqrtOp::create(b, arith::AddFOp::create(b, x, rest));
-    }
-    return roundToScore(x);
+  return map(scores, [&](Value x) {
+    return roundToScore(scoreOf(b, x, op.getScore()));
   });
 }
 

@@ -15,6 +15,7 @@
 #include "Lowering.h"
 #include "WarpRows.h"
 #include "moe/Analysis/KernelModel.h"
+#include "moe/Conversion/Utils/ScoreFormula.h"
 
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/IR/TypeUtilities.h"
@@ -52,7 +53,6 @@ private:
   Row where(const Row &valid, const Row &row);
   Value sum(const Row &row);
   Value divideOrZero(Value dividend, Value divisor);
-  Value scoreOf(Value x);
   Value slopeOf(Value x);
   Row softmaxGradient(const Row &scores, const Row &gradient);
   Row throughScore(const Row &values, const Row &scores, const Row &gradient);
@@ -108,33 +108,10 @@ Value GateGradientEmitter::divideOrZero(Value dividend, Value divisor) {
 // Scores
 //===----------------------------------------------------------------------===//
 
-/// The score of one logit; that of a softmax is of the row.
-Value GateGradientEmitter::scoreOf(Value x) {
-  switch (op.getScore()) {
-  case Score::None:
-  case Score::Softmax:
-    return x;
-  case Score::Sigmoid: {
-    Value power = math::ExpOp::create(b, arith::NegFOp::create(b, x));
-    return arith::DivFOp::create(b, b.f32(1.0),
-                                 arith::AddFOp::create(b, b.f32(1.0), power));
-  }
-  case Score::Relu:
-    return arith::MaximumFOp::create(b, x, b.f32(0.0));
-  case Score::SqrtSoftplus: {
-    Value least = arith::NegFOp::create(b, math::AbsFOp::create(b, x));
-    Value rest = math::Log1pOp::create(b, math::ExpOp::create(b, least));
-    Value most = arith::MaximumFOp::create(b, x, b.f32(0.0));
-    return math::SqrtOp::create(b, arith::AddFOp::create(b, most, rest));
-  }
-  }
-  llvm_unreachable("every score has a formula");
-}
-
 Row GateGradientEmitter::score(const Row &values, const Row &valid) {
   if (op.getScore() == Score::Softmax)
     return softmax(values, valid);
-  return map(values, [&](Value x) { return scoreOf(x); });
+  return map(values, [&](Value x) { return scoreOf(b, x, op.getScore()); });
 }
 
 /// The derivative of a score that is neither a softmax nor the logit.
@@ -149,7 +126,7 @@ Value GateGradientEmitter::slopeOf(Value x) {
     return arith::DivFOp::create(b, e, arith::MulFOp::create(b, total, total));
   // σ(x) / (2 s); both are 0 for −∞.
   Value sigmoid = arith::DivFOp::create(b, b.select(positive, one, e), total);
-  Value s = scoreOf(x);
+  Value s = scoreOf(b, x, op.getScore());
   return divideOrZero(sigmoid, arith::AddFOp::create(b, s, s));
 }
 
@@ -352,8 +329,7 @@ Lowered mlir::moe::lowerToGPU(GateGradientOp op, DeviceLowering &lowering,
                          bytesOf(op.getResult())) +
       double(topK) * (bytesOf(op.getIds()) + bytesOf(op.getGradient()));
   kernel->setAttr(workAttrName, work.toAttr(op.getContext()));
-  Value token = b.add(b.mul(b.toI64(b.block()), warpsInBlock),
-                      b.toI64(b.shiftRight(b.thread(), 5)));
+  Value token = b.warpOfGrid(warpsInBlock);
   GateGradientEmitter emitter(op, pointers, b);
   b.ifThen(b.less(token, tokens), [&] { emitter.emit(token); });
   arguments.launch(lowering.rewriter, kernel,

@@ -57,8 +57,7 @@ static void launchGate(GateOp op, Value tokenCount, Value &weights, Value &ids,
     kernel->setAttr(liveTokensAttrName, b.getUnitAttr());
     live = GateEmitter::liveTokens(b, tokens, liveAddress);
   }
-  Value token = b.add(b.mul(b.toI64(b.block()), warpsInBlock),
-                      b.toI64(b.shiftRight(b.thread(), 5)));
+  Value token = b.warpOfGrid(warpsInBlock);
   b.ifThen(b.less(token, live),
            [&] { gate.emit(token, logits, b.mul(token, op.getNumExperts())); });
   if (takesLive)
