@@ -9,9 +9,9 @@ import torch
 
 from .._graph.function import argument, extents_of
 
-__all__ = ["VIEWS", "column_of", "dimensions", "is_nothing", "is_single", "is_zero", "keeps_rows",
-           "keeps_sign", "layout_of", "number_of_experts", "packet_of", "rank_of", "repeated",
-           "rounds", "top_k_of"]
+__all__ = ["VIEWS", "column_of", "dimensions", "is_arange", "is_nothing", "is_single", "is_zero",
+           "keeps_rows", "keeps_sign", "layout_of", "number_of_experts", "packet_of", "rank_of",
+           "repeated", "rounds", "top_k_of", "untransposed"]
 
 Node = torch.fx.Node
 aten = torch.ops.aten
@@ -41,6 +41,29 @@ def repeated(node: Node, count: int) -> Node | None:
     shape = extents_of(rows.meta["val"])
     same = len(shape) == 2 and extents_of(copies.meta["val"]) == (shape[0], count, shape[1])
     return rows if same and extents_of(node.meta["val"]) == (shape[0] * count, shape[1]) else None
+
+
+def is_arange(node: Any) -> bool:
+    """Return true for 0, 1, 2, ..."""
+    return packet_of(node) is aten.arange and (
+        argument(node, "start", 0), argument(node, "step", 1)) == (0, 1)
+
+
+def untransposed(node: Any) -> Node | None:
+    """Return the tensor whose last two dimensions ``node`` has in the other order."""
+    packet = packet_of(node)
+    if packet in (aten.t, aten.numpy_T):
+        return node.args[0] if rank_of(node) == 2 else None
+    if packet not in (aten.permute, aten.transpose) or rank_of(node) < 2:
+        return None
+    rank = rank_of(node)
+    order = list(range(rank))
+    if packet is aten.permute:
+        order = [d % rank for d in node.args[1]]
+    else:
+        first, second = (d % rank for d in node.args[1:])
+        order[first], order[second] = order[second], order[first]
+    return node.args[0] if order == [*range(rank - 2), rank - 1, rank - 2] else None
 
 
 def is_zero(node: Any) -> bool:

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from .._graph.function import argument, extents_of
-from .choices import (VIEWS, column_of, dimensions, is_nothing, is_single, is_zero, keeps_sign,
-                       layout_of, number_of_experts, packet_of, rank_of, repeated, rounds, top_k_of)
+from .choices import (VIEWS, column_of, dimensions, is_arange, is_nothing, is_single, is_zero,
+                       keeps_sign, layout_of, number_of_experts, packet_of, rank_of, repeated,
+                       rounds, top_k_of)
 from .limits import limit, limit_each
 from .masked import chosen
 from .matrices import elements_at, scattered_ids
@@ -87,8 +88,7 @@ class Loops:
         if isinstance(number, int) and found is not None:
             return self.make("hits", found.ids, number=number, slot=found.slot,
                              layout=found.layout)
-        if isinstance(number, Node) and packet_of(number) is aten.arange and (
-                argument(number, "start", 0), argument(number, "step", 1)) == (0, 1):
+        if is_arange(number):
             source, last = ids, rank_of(ids) - 1
             if packet_of(source) is aten.unsqueeze and source.args[1] in (-1, last):
                 source = source.args[0]

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from .._graph.function import argument, extents_of
-from .choices import packet_of
+from .._graph.function import extents_of
+from .choices import is_arange, packet_of, untransposed
 from .matrices import are_ids, elements_at
 
 __all__ = ["MAPS"]
@@ -29,14 +29,7 @@ def _before_transpose(node: Any) -> Node | None:
         if node.meta["val"].dtype != node.args[0].meta["val"].dtype:
             return None
         node = node.args[0]
-    packet = packet_of(node)
-    if packet not in (aten.permute, aten.transpose, aten.t, aten.numpy_T) or (
-            node.meta["val"].ndim != 2):
-        return None
-    dims = argument(node, "dims", None) if packet is aten.permute else node.args[1:]
-    same = packet is aten.permute and [d % 2 for d in dims] == [0, 1] or (
-        packet is aten.transpose and (dims[0] - dims[1]) % 2 == 0)
-    return None if same else node.args[0]
+    return untransposed(node)
 
 
 def _transpose(search: Any, node: Node) -> Any:
@@ -54,8 +47,7 @@ def _are_numbers(source: Any, shape: tuple[Any, ...]) -> bool:
         if packet_of(source) is aten.repeat and old[-1] != new[-1] or old[-1:] != new[-1:]:
             return False
         source = before
-    return packet_of(source) is aten.arange and not source.meta["val"].is_floating_point() and (
-        argument(source, "start", 0), argument(source, "step", 1)) == (0, 1) and (
+    return is_arange(source) and not source.meta["val"].is_floating_point() and (
         extents_of(source.meta["val"]) == shape[-1:])
 
 

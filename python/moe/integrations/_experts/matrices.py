@@ -9,7 +9,7 @@ import torch
 
 from .._graph.function import Extent, argument, extents_of
 from .._graph.scalars import RULES
-from .choices import VIEWS, is_zero, number_of_experts, packet_of
+from .choices import VIEWS, is_arange, is_zero, number_of_experts, packet_of
 
 __all__ = ["are_among", "are_ids", "choices_of", "elements_at", "ids_of_mask", "is_of_mask",
            "scattered_ids"]
@@ -57,9 +57,8 @@ def ids_of_mask(mask: Any) -> Node | None:
     for marks, range_ in (mask.args[:2], mask.args[1::-1]):
         ids = _back(marks, aten.unsqueeze)
         if ids is not None and marks.args[1] in (-1, 1) and ids.meta["val"].ndim == 1 and (
-                packet_of(range_) is aten.arange
-                and number_of_experts(ids) == extents_of(range_.meta["val"])[0]
-                and (argument(range_, "start", 0), argument(range_, "step", 1)) == (0, 1)):
+                is_arange(range_)
+                and number_of_experts(ids) == extents_of(range_.meta["val"])[0]):
             return ids
     return None
 
@@ -203,8 +202,6 @@ def marked_ids(mask: Any, experts: int) -> Node | None:
                 wider.meta["val"].is_floating_point()):
             ids = wider
         if ids is not None and marks.args[1] in (-1, 2) and are_ids(ids, experts) and (
-                packet_of(range_) is aten.arange
-                and extents_of(range_.meta["val"]) == (experts,)
-                and (argument(range_, "start", 0), argument(range_, "step", 1)) == (0, 1)):
+                is_arange(range_) and extents_of(range_.meta["val"]) == (experts,)):
             return ids
     return None

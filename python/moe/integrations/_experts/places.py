@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from .._graph.function import argument, extents_of
-from .choices import packet_of
+from .choices import is_arange, packet_of
 
 __all__ = ["sum_along"]
 
@@ -107,10 +107,8 @@ def _add(make: Make, node: Node, dim: int) -> Node | None:
 def _equal(make: Make, node: Node, dim: int) -> Node | None:
     """Marks of numbers along a range: whether they are in it."""
     for numbers, range_ in (node.args[:2], node.args[1::-1]):
-        if packet_of(numbers) is not aten.unsqueeze or packet_of(range_) is not aten.arange or (
-                (argument(range_, "start", 0), argument(range_, "step", 1)) != (0, 1)
-                or dim != node.meta["val"].ndim - 1
-                or numbers.args[1] not in (-1, dim)):
+        if packet_of(numbers) is not aten.unsqueeze or not is_arange(range_) or (
+                dim != node.meta["val"].ndim - 1 or numbers.args[1] not in (-1, dim)):
             continue
         source = numbers.args[0]
         least = make(aten.ge.Scalar, source, 0)

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from .._graph.function import extents_of
+from .choices import untransposed
 from .in_graph import GraphExperts
 
-__all__ = ["Region", "experts_of", "untransposed"]
+__all__ = ["Region", "experts_of"]
 
 Node = torch.fx.Node
-aten = torch.ops.aten
 
 
 @dataclass
@@ -43,16 +43,6 @@ def experts_of(region: Region, result: Node,
     made = GraphExperts(region.experts, columns, result, steps, region.parameters, tensors)
     made.is_guess = region.is_guess
     return made
-
-
-def untransposed(node: Node) -> Node | None:
-    """Return the matrices ``[E, M, N]`` that ``node`` has as ``[E, N, M]``."""
-    packet = getattr(node.target, "overloadpacket", None)
-    if packet is aten.permute and list(node.args[1]) in ([0, 2, 1], [-3, -1, -2]):
-        return node.args[0]
-    if packet is aten.transpose and {d % 3 for d in node.args[1:]} == {1, 2}:
-        return node.args[0]
-    return None
 
 
 def _arguments(node: Node) -> tuple[Any, ...]:

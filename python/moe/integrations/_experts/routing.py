@@ -20,13 +20,13 @@ import torch
 
 from .._graph.function import argument, extents_of
 from .batched import find_batched
-from .choices import is_zero, keeps_rows, packet_of, repeated, rounds
+from .choices import is_arange, is_zero, keeps_rows, packet_of, repeated, rounds, untransposed
 from .dense import find_sums, of_tokens
 from .in_graph import GraphExperts
 from .loops import Loops
 from .maps import MAPS
 from .nodes import adder
-from .region import Region, experts_of, untransposed
+from .region import Region, experts_of
 from .slices import SLICES
 
 __all__ = ["find_experts"]
@@ -283,7 +283,7 @@ class _Search:
         if argument(node, "accumulate", False):
             return self.add_rows(node, into, indices[0], values)
         found = self.is_(indices[0], "order")
-        if found and _is_arange(values):
+        if found and is_arange(values):
             return _Is("inverse", found.ids)
         of = self.is_(values, "grouped")
         if found and of and of.ids is found.ids and extents_of(into.meta["val"]) == extents_of(
@@ -303,7 +303,7 @@ class _Search:
                 not index.meta["val"].is_floating_point()):
             return _Is("mask", index)
         found = self.is_(index, "order")
-        return _Is("inverse", found.ids) if found and dim == 0 and _is_arange(values) and (
+        return _Is("inverse", found.ids) if found and dim == 0 and is_arange(values) and (
             node.target is aten.scatter.src) else None
 
     def multiply(self, node: Node) -> _Is | None:
@@ -540,15 +540,6 @@ class _Search:
                 total = self.graph.call_function(aten.add.Tensor, (into, call))
                 total.meta["val"] = node.meta["val"]
         node.replace_all_uses_with(total)
-
-
-def _is_arange(node: Any) -> bool:
-    """Return true for 0, 1, 2, ..."""
-    if not isinstance(node, Node) or getattr(node.target, "overloadpacket", None) is not (
-            aten.arange):
-        return False
-    start, step = argument(node, "start", 0), argument(node, "step", 1)
-    return (start, step) == (0, 1)
 
 
 def _without_last(node: Node) -> Node | None:
