@@ -141,6 +141,10 @@ moe_rt_status_t moe_rt_group_s::kill(moe_rt_code_t code,
   return makeError(code, "%s; the group is dead", why.c_str());
 }
 
+bool moe_rt_group_s::hasEngineFailed() const {
+  return communicator.message && communicator.message(communicator.user);
+}
+
 moe_rt_status_t moe_rt_group_s::failEngine() {
   const char *message =
       communicator.message ? communicator.message(communicator.user) : nullptr;

@@ -124,6 +124,10 @@ struct moe_rt_group_s {
     pending.push_back({request, label, 0});
     return nullptr;
   }
+  /// Whether the engine says that it has failed, as when a rank has given up.
+  bool hasEngineFailed() const;
+  /// End the group with what the engine says.
+  moe_rt_status_t failEngine();
   /// Wait for all that has been started, or with a label.
   moe_rt_status_t wait(std::optional<int64_t> label = std::nullopt);
   /// Between these the caller computes; what is pending goes on.
@@ -190,7 +194,6 @@ private:
   bool testPending();
   /// Whether a failure was seen while this rank computed.
   bool hasFailed() const;
-  moe_rt_status_t failEngine();
   moe_rt_status_t compare(const std::vector<Common> &common,
                           moe_rt_status_t failure) const;
 

@@ -27,6 +27,9 @@ size_t ParallelCall::mostShared() const {
 }
 
 moe_rt_status_t ParallelCall::cannotRead(size_t rank) const {
+  // The memory of a rank that has given up is gone: that is what went wrong.
+  if (group.hasEngineFailed())
+    return group.failEngine();
   return group.kill(MOE_RT_UNAVAILABLE, "rank " + std::to_string(group.rank()) +
                                             " cannot read the memory of rank " +
                                             std::to_string(rank));
