@@ -66,8 +66,9 @@ moe_add_python_tests(bench
 moe_add_python_tests(device-layers device/layers_gpu device/quantized_gpu
   COST 280 LABELS slow device)
 # Among these are kernels that are refused, after which a process has no device.
-moe_add_python_tests(device-nvcc device/nvcc_gpu device/multicast_changes_gpu
-  COST 90 LABELS slow device)
+moe_add_python_tests(device-nvcc device/nvcc_gpu COST 90 LABELS slow device)
+moe_add_python_tests(device-changes device/multicast_changes_gpu
+  COST 60 LABELS slow device)
 moe_add_python_tests(device-operations
   device/gpu_views device/grouped_ops_gpu device/kernel_model device/multicast_gpu
   device/routes_gpu device/routing_gpu device/scaled_products device/torch_gpu device/training_gpu
