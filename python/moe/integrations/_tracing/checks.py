@@ -33,7 +33,8 @@ class _Run(torch.fx.Interpreter):
         matrix = rows.reshape(-1, rows.shape[-1])
         experts = self.experts[key]
         run = experts.scaled if getattr(experts, "scales_rows", False) else experts
-        return run(matrix, ids, weights).reshape(rows.shape)
+        result = run(matrix, ids, weights)
+        return result.reshape(*rows.shape[:-1], result.shape[-1])
 
 
 def check_graph(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tensor]],
