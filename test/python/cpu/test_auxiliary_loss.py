@@ -10,8 +10,8 @@ import pytest
 import torch
 from moe_testing import data
 from moe_testing.cases.auxiliary_loss import (BIAS, CASES, E, K, S, TOLERANCE, Case,
-                                              balance_inputs, balance_text, expected, inputs_of,
-                                              of_largest, updated)
+                                              balance, balance_inputs, balance_text, expected,
+                                              inputs_of, of_largest, updated)
 
 
 @pytest.fixture(autouse=True)
