@@ -21,7 +21,7 @@ from .accumulation import sum_of
 from .device import check_device
 from .functions import compiled, current, described, device_of, extents
 
-__all__ = ["differentiated", "gradients", "needed_of", "run_forward"]
+__all__ = ["differentiated", "gradients", "needed_of"]
 
 
 class Differentiated:
