@@ -54,6 +54,7 @@ moe_add_python_tests(engines
 moe_add_python_tests(parallel
   parallel/parallel_ops parallel/parallel_plan parallel/placement
   parallel/process_group parallel/rank_checkpoints parallel/ranks
+  parallel/replicated_ranks
   parallel/torch_ranks parallel/training_ranks parallel/transformers_ranks
   COST 90)
 moe_add_python_tests(wheel package/wheel COST 70 LABELS slow)

@@ -38,13 +38,13 @@ __all__ = ["Communicator", "ExchangeStatistics", "Group", "ParallelLayer", "Save
 class _GroupOptions(ctypes.Structure):
     _fields_ = [("struct_size", ctypes.c_size_t), ("deadline_seconds", ctypes.c_double),
                 ("memory_limit", ctypes.c_uint64), ("chunks", ctypes.c_int32),
-                ("way", ctypes.c_int32)]
+                ("way", ctypes.c_int32), ("tokens", ctypes.c_int32)]
 
 
 class _RawExchangeStatistics(ctypes.Structure):
     _fields_ = [("rounds", ctypes.c_int64), ("rows_sent", ctypes.c_int64),
                 ("rows_received", ctypes.c_int64), ("bytes_sent", ctypes.c_uint64),
-                ("bytes_received", ctypes.c_uint64)]
+                ("bytes_received", ctypes.c_uint64), ("way", ctypes.c_int32)]
 
 
 _P, _OUT = ctypes.c_void_p, ctypes.POINTER
@@ -121,6 +121,8 @@ def _communicator(group: Any) -> Communicator | None:
 
 # moe_rt_way_t.
 _WAYS = ("auto", "all_to_all", "peer", "all_gather")
+# moe_rt_tokens_t.
+_TOKENS = ("sharded", "replicated")
 
 
 class Group(OfThisProcess):
@@ -138,20 +140,28 @@ class Group(OfThisProcess):
       way: how rows travel, the same on all ranks. ``all_to_all``: the communicator sends them,
         packed. ``peer``: each rank reads those for it where they lie, in memory that it shares
         with the others, threads or processes of one machine; not in chunks. ``auto`` is ``peer``
-        where it is possible, without a limit of memory, else ``all_to_all``. ``all_gather``: all
-        tokens go to all ranks, unpacked, for layers whose tokens go to nearly all of them; neither
-        in chunks nor in rounds. Results are the same.
+        where it is possible, without a limit of memory, else ``all_to_all``, or ``all_gather`` for
+        a layer of which 99 % of all tokens go to each rank; ``layer.exchange.way`` says which.
+        ``all_gather``: all tokens go to all ranks, unpacked, for layers whose tokens go to nearly
+        all of them; neither in chunks nor in rounds. Results are the same.
+      tokens: which tokens a rank calls layers with, the same on all ranks. ``sharded``: those of
+        its own. ``replicated``: the same tokens as all others, as attention in tensor parallelism
+        has them; each rank is home of a slice, and all get the results of all tokens.
     """
 
     def __init__(self, communicator: Any = None, *, deadline: float = 60.0, memory_limit: int = 0,
-                 num_threads: int = 0, chunks: int = 1, way: str = "auto"):
+                 num_threads: int = 0, chunks: int = 1, way: str = "auto",
+                 tokens: str = "sharded"):
         if way not in _WAYS:
             raise MoEError(INVALID_ARGUMENT, f"way is {way!r}, expected one of {list(_WAYS)}")
+        if tokens not in _TOKENS:
+            raise MoEError(INVALID_ARGUMENT,
+                           f"tokens is {tokens!r}, expected one of {list(_TOKENS)}")
         lib = _library()
         found = _communicator(communicator)
         context = make_context(num_threads)
         options = _GroupOptions(ctypes.sizeof(_GroupOptions), float(deadline), memory_limit,
-                                chunks, _WAYS.index(way))
+                                chunks, _WAYS.index(way), _TOKENS.index(tokens))
         out = ctypes.c_void_p()
         check(lib.moe_rt_group_create(context.pointer,
                                       None if found is None else ctypes.byref(found.raw),
@@ -171,7 +181,8 @@ class Group(OfThisProcess):
 
     @property
     def way(self) -> str:
-        """How rows travel: ``all_to_all``, ``peer`` or ``all_gather``."""
+        """How rows travel: ``all_to_all``, ``peer`` or ``all_gather``. Where it was chosen by
+        itself, tokens of a layer may leave by ``all_gather`` in place of ``all_to_all``."""
         return _WAYS[_library().moe_rt_group_way(self._handle.pointer)]
 
     def check(self) -> None:
@@ -193,6 +204,7 @@ class ExchangeStatistics:
 
     ``rows_sent`` and ``rows_received`` count tokens on the way to the experts, each once a rank;
     bytes are of all exchanges, between this rank and others. Of a ``move``, rows are experts.
+    ``way`` is the one that tokens left by.
     """
 
     rounds: int
@@ -200,6 +212,7 @@ class ExchangeStatistics:
     rows_received: int
     bytes_sent: int
     bytes_received: int
+    way: str
 
 
 def placement(experts: int, size: int) -> np.ndarray:
@@ -420,7 +433,8 @@ class ParallelLayer(Layer):
         raw = _RawExchangeStatistics()
         check(_library().moe_rt_layer_exchange_statistics(self._handle.pointer,
                                                           ctypes.byref(raw)))
-        return ExchangeStatistics(*(getattr(raw, name) for name, _ in raw._fields_))
+        numbers = [getattr(raw, name) for name, _ in raw._fields_]
+        return ExchangeStatistics(*numbers[:-1], _WAYS[numbers[-1]])
 
 
 def experts_of(module: Module, name: str) -> tuple[int, set[str]]:

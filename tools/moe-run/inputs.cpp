@@ -135,6 +135,7 @@ moe::run::readInputs(const Program &program,
     return files.takeError();
   std::vector<Tensor> inputs;
   std::optional<bool> isOwn; // of this rank
+  const Ranks *sharing = program.isReplicated() ? nullptr : program.ranks();
   for (size_t i = 0; i < signature.size(); ++i) {
     bool hasRank = insertRank((*files)[i], program.ranks());
     bool hasTokens = !signature[i].shape.empty() && signature[i].shape[0] < 0;
@@ -151,7 +152,7 @@ moe::run::readInputs(const Program &program,
                    " is not given"};
     Expected<Tensor> tensor = readTensor((*files)[i], signature[i].name);
     if (tensor && !hasRank)
-      tensor = takeShare(std::move(*tensor), signature[i], program.ranks());
+      tensor = takeShare(std::move(*tensor), signature[i], sharing);
     if (!tensor)
       return tensor.takeError();
     inputs.push_back(std::move(*tensor));
@@ -201,13 +202,14 @@ static void drawTensor(const Tensor &tensor, const Signature &signature,
 Expected<std::vector<Tensor>>
 moe::run::drawInputs(const Program &program, int64_t tokens, uint64_t seed) {
   std::vector<Tensor> inputs;
+  const Ranks *sharing = program.isReplicated() ? nullptr : program.ranks();
   for (const Signature &signature : program.inputs()) {
     Expected<Tensor> tensor = Tensor::create(
         signature.dtype, signature.shapeFor(tokens), signature.alignment);
     if (!tensor)
       return Error{"input '" + signature.name + "': " + tensor.error()};
     drawTensor(*tensor, signature, io::mixSeed(seed, signature.name));
-    tensor = takeShare(std::move(*tensor), signature, program.ranks());
+    tensor = takeShare(std::move(*tensor), signature, sharing);
     if (!tensor)
       return tensor.takeError();
     inputs.push_back(std::move(*tensor));

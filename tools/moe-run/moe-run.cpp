@@ -155,7 +155,7 @@ Expected<void> Session::call() {
 
 Expected<void> Session::collect(const std::vector<int64_t> &tokens) {
   for (size_t i = 0; i < outputs.size(); ++i) {
-    if (program.outputs()[i].shape.empty() ||
+    if (program.isReplicated() || program.outputs()[i].shape.empty() ||
         program.outputs()[i].shape[0] >= 0) {
       Expected<Tensor> copy =
           Tensor::create(outputs[i].dtype(), outputs[i].shape());
@@ -169,7 +169,9 @@ Expected<void> Session::collect(const std::vector<int64_t> &tokens) {
       if (std::count(told->begin(), told->end(), told->front()) !=
           static_cast<ptrdiff_t>(told->size()))
         return Error{"output '" + program.outputs()[i].name +
-                     "' is not of tokens, expected the same on all ranks"};
+                     (program.isReplicated() ? "' differs between ranks"
+                                             : "' is not of tokens") +
+                     ", expected the same on all ranks"};
       std::memcpy(copy->data(), outputs[i].data(), outputs[i].bytes());
       collected.push_back(std::move(*copy));
       continue;
@@ -349,8 +351,9 @@ static Expected<RunResult> runWith(const Options &options,
     return agreed.takeError();
   RunResult result;
   result.tokens =
-      ranks ? std::accumulate(tokensOf.begin(), tokensOf.end(), int64_t(0))
-            : tokens;
+      ranks && !program.isReplicated()
+          ? std::accumulate(tokensOf.begin(), tokensOf.end(), int64_t(0))
+          : tokens;
   result.workspaceBytes = session->workspaceBytes();
   moe_rt_layer_reset_statistics(program.layer());
   if (options.benchmark) {

@@ -51,6 +51,10 @@ What to run:
   --deadline SECONDS   how long a rank waits for the others (default 60)
   --chunks N           exchange tokens in N chunks, each of which is computed
                        while others travel (default 1)
+  --way WAY            how rows travel: all_to_all, peer, all_gather, or auto
+                       (default), which takes what is possible and best
+  --replicated         all ranks are called with all tokens, not with a part, as
+                       attention in tensor parallelism has them
   --compile-options S  for MLIR: options of moe-compile, separated by spaces:
                        --target, --pipeline, --tokens, --memory-limit, ...
 
@@ -100,6 +104,22 @@ bool moe::run::parseNumber(const std::string &text, uint64_t &out) {
       return false;
   }
   return true;
+}
+
+/// In the order of moe_rt_way_t.
+static const char *const wayNames[] = {"auto", "all_to_all", "peer",
+                                       "all_gather"};
+
+std::string moe::run::wayName(int32_t way) {
+  return way >= 0 && way <= MOE_RT_WAY_ALL_GATHER ? wayNames[way] : "unknown";
+}
+
+static Expected<moe_rt_way_t> parseWay(const std::string &value) {
+  for (int32_t way = 0; way <= MOE_RT_WAY_ALL_GATHER; ++way)
+    if (value == wayNames[way])
+      return static_cast<moe_rt_way_t>(way);
+  return Error{"--way: expected auto, all_to_all, peer or all_gather, got '" +
+               value + "'"};
 }
 
 static Expected<int64_t> parseCount(const std::string &option,
@@ -178,6 +198,11 @@ static Expected<void> applyValue(const std::string &name,
     if (*count < 1 || *count > 1024)
       return Error{"--chunks: expected 1 to 1024, got '" + value + "'"};
     options.chunks = *count;
+  } else if (name == "--way") {
+    Expected<moe_rt_way_t> way = parseWay(value);
+    if (!way)
+      return way.takeError();
+    options.way = *way;
   } else if (name == "--threads") {
     Expected<int64_t> count = parseCount(name, value);
     if (!count)
@@ -231,6 +256,8 @@ static bool *findFlag(const std::string &name, Options &options) {
     return &options.stats;
   if (name == "--profile")
     return &options.profile;
+  if (name == "--replicated")
+    return &options.replicated;
   if (name == "--help" || name == "-h")
     return &options.help;
   if (name == "--version")
@@ -244,7 +271,7 @@ static bool takesValue(const std::string &name) {
       "--output",         "--expect",  "--tokens",          "--rtol",
       "--atol",           "--seed",    "--repeat",          "--threads",
       "--record-routing", "--device",  "--table",           "--deadline",
-      "--chunks"};
+      "--chunks",         "--way"};
   for (const char *known : names)
     if (name == known)
       return true;
@@ -318,8 +345,13 @@ static Expected<void> checkCombination(const Options &options) {
     return Error{"--output and --expect need one number of tokens, there are " +
                  std::to_string(options.tokens.size())};
   if (options.engine.empty()) {
-    if (!options.table.empty() || options.chunks > 1)
-      return Error{std::string(options.table.empty() ? "--chunks" : "--table") +
+    const char *ofRanks = !options.table.empty()                ? "--table"
+                          : options.chunks > 1                  ? "--chunks"
+                          : options.replicated                  ? "--replicated"
+                          : options.way != MOE_RT_WAY_AUTOMATIC ? "--way"
+                                                                : nullptr;
+    if (ofRanks)
+      return Error{std::string(ofRanks) +
                    " is for layers over several ranks, expected --ep"};
     return checkFiles(options);
   }

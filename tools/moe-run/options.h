@@ -10,6 +10,8 @@
 
 #include "device.h"
 
+#include "moe_rt/group.h"
+
 #include <optional>
 #include <string>
 #include <vector>
@@ -34,6 +36,8 @@ struct Options {
   std::string table;       // of the experts of each rank
   double deadline = 60;    // seconds
   int64_t chunks = 1;      // of a call over ranks
+  moe_rt_way_t way = MOE_RT_WAY_AUTOMATIC; // that rows travel by
+  bool replicated = false;                 // all ranks have all tokens
   bool benchmark = false;
   bool json = false;
   bool stats = false;
@@ -43,6 +47,9 @@ struct Options {
 };
 
 extern const char *const helpText;
+
+/// Returns the name of a moe_rt_way_t.
+std::string wayName(int32_t way);
 
 io::Expected<Options> parseOptions(int argc, const char *const *argv);
 

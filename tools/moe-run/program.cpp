@@ -328,9 +328,13 @@ Expected<void> Program::makeParallelLayer(const Options &options) {
       moe_rt_checkpoint_close(checkpoint);
     return agreed;
   }
-  moe_rt_group_options_t settings = {sizeof(settings), options.deadline, 0,
-                                     static_cast<int32_t>(options.chunks),
-                                     MOE_RT_WAY_AUTOMATIC};
+  moe_rt_group_options_t settings = {
+      sizeof(settings),
+      options.deadline,
+      0,
+      static_cast<int32_t>(options.chunks),
+      options.way,
+      options.replicated ? MOE_RT_TOKENS_REPLICATED : MOE_RT_TOKENS_SHARDED};
   moe_rt_status_t status = moe_rt_group_create(
       context, &allRanks->communicator(), &settings, &group);
   // There is no group to ask later whether it is dead.
@@ -397,6 +401,7 @@ Expected<std::unique_ptr<Program>> Program::open(const Options &options,
                                                  Ranks *ranks) {
   std::unique_ptr<Program> program(new Program());
   program->allRanks = ranks;
+  program->replicated = options.replicated;
   auto prepare = [&]() -> Expected<void> {
     if (Expected<void> result = program->load(options); !result)
       return result;

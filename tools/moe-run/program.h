@@ -54,6 +54,8 @@ public:
   const Device *device() const { return gpu.get(); }
   /// The ranks that run it; null for one alone.
   Ranks *ranks() const { return allRanks; }
+  /// Whether all ranks are called with the same tokens.
+  bool isReplicated() const { return replicated; }
   const std::string &function() const { return name; }
   /// The target of the code that runs, such as "sm_90a" or "skylake-avx512".
   std::string target() const;
@@ -89,6 +91,7 @@ private:
   std::unique_ptr<Jit> jit;
   moe_rt_module_t *module = nullptr;
   Ranks *allRanks = nullptr;
+  bool replicated = false;
   moe_rt_group_t *group = nullptr;
   moe_rt_layer_t *boundLayer = nullptr;
   std::string name;

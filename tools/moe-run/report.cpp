@@ -135,10 +135,10 @@ static void printExchange(const moe_rt_exchange_statistics_t &exchange,
                           size_t ranks) {
   std::printf("rank 0 of %zu: %" PRId64 " tokens sent, %" PRId64
               " received, %" PRIu64 " and %" PRIu64
-              " bytes to and from others, %" PRId64 " round%s\n",
+              " bytes to and from others, %" PRId64 " round%s, %s\n",
               ranks, exchange.rows_sent, exchange.rows_received,
               exchange.bytes_sent, exchange.bytes_received, exchange.rounds,
-              exchange.rounds == 1 ? "" : "s");
+              exchange.rounds == 1 ? "" : "s", wayName(exchange.way).c_str());
 }
 
 void moe::run::printText(const Options &options, const Program &program,
@@ -237,7 +237,8 @@ static Json toJson(const Options &options, const RunResult &result) {
                         {"rows_sent", result.exchange->rows_sent},
                         {"rows_received", result.exchange->rows_received},
                         {"bytes_sent", result.exchange->bytes_sent},
-                        {"bytes_received", result.exchange->bytes_received}};
+                        {"bytes_received", result.exchange->bytes_received},
+                        {"way", wayName(result.exchange->way)}};
   json["outputs"] = Json::array();
   for (const OutputResult &output : result.outputs)
     json["outputs"].push_back(toJson(output));

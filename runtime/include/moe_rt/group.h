@@ -124,7 +124,9 @@ typedef struct moe_rt_group_s moe_rt_group_t;
 /// How rows travel.
 typedef enum {
   /// By MOE_RT_WAY_PEER where all ranks can read the memory of one another,
-  /// calls have one chunk, and no rank limits its memory; else by
+  /// calls have one chunk, and no rank limits its memory. Where they cannot,
+  /// by MOE_RT_WAY_ALL_GATHER for a layer of which 99 % of all tokens or more
+  /// go to each rank, if each chooses its experts uniformly. Else by
   /// MOE_RT_WAY_ALL_TO_ALL.
   MOE_RT_WAY_AUTOMATIC = 0,
   /// By `exchange` of the communicator: the rows for each rank are packed.
@@ -140,6 +142,15 @@ typedef enum {
   /// those that save for a backward layer take ALL_TO_ALL. Not in rounds.
   MOE_RT_WAY_ALL_GATHER = 3
 } moe_rt_way_t;
+
+/// Which tokens a rank calls layers with.
+typedef enum {
+  /// Tokens of its own.
+  MOE_RT_TOKENS_SHARDED = 0,
+  /// The same tokens as all other ranks, as attention in tensor parallelism has
+  /// them. Each rank is home of a slice, and gets the results of all tokens.
+  MOE_RT_TOKENS_REPLICATED = 1
+} moe_rt_tokens_t;
 
 typedef struct {
   size_t struct_size; // sizeof(moe_rt_group_options_t)
@@ -159,6 +170,11 @@ typedef struct {
   /// A moe_rt_way_t, the same on all ranks. One that is not possible is an
   /// error of all of them.
   int32_t way;
+  /// A moe_rt_tokens_t, the same on all ranks. Where tokens are replicated, how
+  /// many there are is compared in each call, what they are is not. Outputs
+  /// without a row for each token are MOE_RT_UNIMPLEMENTED; gradients of
+  /// weights are sums over the slice of a rank.
+  int32_t tokens;
 } moe_rt_group_options_t;
 
 /// Creates a group; `options` may be NULL. The communicator is copied: what
@@ -174,7 +190,8 @@ MOE_RT_API void moe_rt_group_destroy(moe_rt_group_t *group);
 
 MOE_RT_API int32_t moe_rt_group_rank(const moe_rt_group_t *group);
 MOE_RT_API int32_t moe_rt_group_size(const moe_rt_group_t *group);
-/// Returns the moe_rt_way_t that rows travel by.
+/// Returns the moe_rt_way_t that rows travel by, unless a layer has another one
+/// (moe_rt_exchange_statistics_t).
 MOE_RT_API int32_t moe_rt_group_way(const moe_rt_group_t *group);
 /// Returns NULL if the group can be used, or the error that ended it. Waits for
 /// nothing.
@@ -302,6 +319,7 @@ typedef struct {
   int64_t rounds;                      // or chunks
   int64_t rows_sent, rows_received;    // of the exchanges towards the experts
   uint64_t bytes_sent, bytes_received; // by all exchanges, to other ranks
+  int32_t way;                         // a moe_rt_way_t, that tokens left by
 } moe_rt_exchange_statistics_t;
 
 /// Reads them. Fails with MOE_RT_FAILED_PRECONDITION for another layer.

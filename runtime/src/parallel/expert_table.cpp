@@ -156,6 +156,30 @@ std::vector<int32_t> ExpertTable::targetsOf(size_t rank,
   return targets;
 }
 
+double ExpertTable::shareOfTokens(int64_t choices) const {
+  std::vector<size_t> copies(experts);
+  for (int32_t expert : table)
+    if (expert >= 0)
+      ++copies[static_cast<size_t>(expert)];
+  double sum = 0;
+  for (size_t r = 0; r < ranks; ++r) {
+    size_t elsewhere = experts;
+    for (size_t s = 0; s < slots; ++s)
+      if (int32_t expert = slotsOf(r)[s];
+          expert >= 0 && copies[static_cast<size_t>(expert)] == 1)
+        --elsewhere;
+    // No choice is of an expert that is here.
+    double none = 1;
+    for (int64_t i = 0; i < choices && none > 0; ++i)
+      none *=
+          std::max(0.0,
+                   static_cast<double>(elsewhere) - static_cast<double>(i)) /
+          std::max(1.0, static_cast<double>(experts) - static_cast<double>(i));
+    sum += 1 - none;
+  }
+  return sum / static_cast<double>(ranks);
+}
+
 uint64_t ExpertTable::hash() const {
   return XXH3_64bits(table.data(), table.size() * sizeof(int32_t));
 }

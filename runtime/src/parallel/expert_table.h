@@ -27,6 +27,10 @@ public:
   /// else all; ranks begin with different ones.
   std::vector<int32_t> targetsOf(size_t rank, size_t nodeSize) const;
   uint64_t hash() const;
+  /// The mean share of all tokens that goes to a rank, if each token chooses so
+  /// many different experts, all alike. Experts that other ranks have, too, do
+  /// not count.
+  double shareOfTokens(int64_t choices) const;
   size_t slotCount() const { return slots; }
   size_t expertCount() const { return experts; }
 

@@ -20,7 +20,7 @@ using namespace moe::rt;
 
 /// Whether the tokens of an exchange go to all ranks, as all ranks know.
 bool ParallelCall::gathersTokens(size_t step) const {
-  if (group.way != MOE_RT_WAY_ALL_GATHER || function.forward)
+  if (!layer.gathersTokens || function.forward)
     return false;
   // The backward layer expects the rows of its own partition.
   for (const Value &value : function.values)

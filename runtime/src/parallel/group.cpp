@@ -337,6 +337,12 @@ static moe_rt_status_t checkOptions(const moe_rt_group_options_t &options) {
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "group options: way is %d, expected %d to %d", options.way,
                      MOE_RT_WAY_AUTOMATIC, MOE_RT_WAY_ALL_GATHER);
+  if (options.tokens < MOE_RT_TOKENS_SHARDED ||
+      options.tokens > MOE_RT_TOKENS_REPLICATED)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "group options: tokens is %d, expected %d or %d",
+                     options.tokens, MOE_RT_TOKENS_SHARDED,
+                     MOE_RT_TOKENS_REPLICATED);
   if (options.way >= MOE_RT_WAY_PEER && options.chunks > 1)
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "group options: chunks is %d, expected 0 or 1 for way %d",
@@ -353,7 +359,7 @@ moe_rt_status_t moe_rt_group_create(moe_rt_context_t *context,
   if (!context || !out)
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "moe_rt_group_create: an argument is NULL");
-  moe_rt_group_options_t given = {sizeof(given), 0, 0, 0, 0};
+  moe_rt_group_options_t given = {sizeof(given), 0, 0, 0, 0, 0};
   if (options) {
     MOE_RT_TRY(checkOptions(*options));
     given = *options;
@@ -389,7 +395,8 @@ moe_rt_status_t moe_rt_group_create(moe_rt_context_t *context,
        0,
        0,
        {MOE_RT_ABI_VERSION, communicator ? communicator->node_size : 1,
-        group->chunks, given.way, given.memory_limit > 0,
+        group->chunks, given.way,
+        int64_t(given.memory_limit > 0) | int64_t(given.tokens) << 1,
         maySharePeers ? used.features & MOE_RT_COMMUNICATOR_PEER_MEMORY : 0}},
       nullptr,
       {{0, "version"},
@@ -399,11 +406,24 @@ moe_rt_status_t moe_rt_group_create(moe_rt_context_t *context,
        {5, "the feature PEER_MEMORY"}}));
   // Rows to read take the memory of all tokens, in rounds, too.
   bool isLimited = false;
-  for (size_t r = 0; r < group->size(); ++r)
-    isLimited |= group->heard(r).values[4] != 0;
-  if (given.way == MOE_RT_WAY_AUTOMATIC && (group->chunks > 1 || isLimited))
+  for (size_t r = 0; r < group->size(); ++r) {
+    const int64_t its = group->heard(r).values[4];
+    if (its >> 1 != group->heard(0).values[4] >> 1)
+      return makeError(MOE_RT_INVALID_ARGUMENT,
+                       "rank %zu has option tokens %" PRId64
+                       ", rank 0 has %" PRId64
+                       ", expected the same on all ranks",
+                       r, its >> 1, group->heard(0).values[4] >> 1);
+    isLimited |= (its & 1) != 0;
+  }
+  group->isReplicated = given.tokens == MOE_RT_TOKENS_REPLICATED;
+  const bool isAutomatic =
+      given.way == MOE_RT_WAY_AUTOMATIC && group->chunks == 1 && !isLimited;
+  if (given.way == MOE_RT_WAY_AUTOMATIC && !isAutomatic)
     given.way = MOE_RT_WAY_ALL_TO_ALL;
   MOE_RT_TRY(group->chooseWay(given.way));
+  group->mayGather =
+      isAutomatic && group->size() > 1 && group->way == MOE_RT_WAY_ALL_TO_ALL;
   *out = group.release();
   return nullptr;
 }

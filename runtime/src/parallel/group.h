@@ -175,6 +175,9 @@ struct moe_rt_group_s {
   uint64_t memoryLimit = 0;
   int64_t chunks = 1;                  // of a call, at most
   int32_t way = MOE_RT_WAY_ALL_TO_ALL; // that rows travel by
+  /// Whether layers may take MOE_RT_WAY_ALL_GATHER in place of it.
+  bool mayGather = false;
+  bool isReplicated = false;           // all ranks have the same tokens
   std::mutex mutex;                    // of all below: one thing at a time
   std::vector<std::string> layerNames; // of all layers so far
 

@@ -205,6 +205,7 @@ ExpertMove::moveArray(const SlotArray &array,
 
 moe_rt_status_t ExpertMove::run(moe_rt_exchange_statistics_t &statistics) {
   statistics = {};
+  statistics.way = MOE_RT_WAY_ALL_TO_ALL;
   if (moves)
     statistics.rounds = 1;
   for (size_t r = 0; r < group.size(); ++r)

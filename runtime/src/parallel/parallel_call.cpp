@@ -110,8 +110,10 @@ moe_rt_status_t ParallelCall::bind(const CallArguments &arguments) {
   };
   MOE_RT_TRY(check(signature.inputs, arguments.inputs));
   MOE_RT_TRY(check(signature.outputs, arguments.outputs));
-  tokens = count.known() ? count.value : signature.maxTokens;
+  wholeTokens = tokens = count.known() ? count.value : signature.maxTokens;
   MOE_RT_TRY(checkTokens(signature, tokens));
+  if (group.isReplicated)
+    MOE_RT_TRY(takeSlice());
   MOE_RT_TRY(checkSaved());
   for (size_t index : signature.inputs)
     MOE_RT_TRY(checkElements(signature.arguments[index], bound[index]));
@@ -133,6 +135,8 @@ moe_rt_status_t ParallelCall::bind(const CallArguments &arguments) {
     for (size_t k = 0; k < i; ++k)
       MOE_RT_TRY(checkApart(signature.outputs[k]));
   }
+  if (group.isReplicated && tokens > 0)
+    shiftToSlice();
   return nullptr;
 }
 
@@ -147,6 +151,9 @@ moe_rt_status_t ParallelCall::allocateHome() {
   MOE_RT_TRY(group.home.grow(memory.layoutHome(tokens), "values of a call"));
   if (group.readsPeers())
     MOE_RT_TRY(group.reservePlaces(mostShared()));
+  MOE_RT_TRY(
+      group.packed.grow(replicatedBytes(function, group, wholeTokens, tokens),
+                        "results of all ranks"));
   return growWorkspace(group.workspace,
                        std::max(memory.workspace(Rows::home, tokens),
                                 memory.workspace(Rows::none, 0)));
@@ -183,8 +190,10 @@ static uint64_t receivedFor(const moe_rt_group_t &group, CallMemory &memory,
 
 uint64_t ParallelCall::packedBytes(size_t step, uint64_t rows) const {
   const Exchange &exchange = function.steps[step].exchange;
-  return gathersTokens(step) ? gatheredBytes(exchange)
-                             : packedFor(group, memory, exchange, rows, tokens);
+  return std::max(replicatedBytes(function, group, wholeTokens, tokens),
+                  gathersTokens(step)
+                      ? gatheredBytes(exchange)
+                      : packedFor(group, memory, exchange, rows, tokens));
 }
 
 // Words::values of a call.
@@ -208,18 +217,22 @@ moe_rt_status_t ParallelCall::meet(size_t step, moe_rt_status_t failure) {
   }
   Words own = {static_cast<int64_t>(Action::call), 0, 0, {}};
   own.values[layerWord] = static_cast<int64_t>(layer.number);
-  own.values[tokensWord] = tokens;
+  own.values[tokensWord] = group.isReplicated ? wholeTokens : tokens;
   own.values[readyWord] = ready;
   own.values[stepWord] = static_cast<int64_t>(step);
   own.values[savedWord] = function.forward && saved ? saved->number : 0;
-  MOE_RT_TRY(agree(own, failure,
-                   {{layerWord, "layer", true},
-                    {stepWord, "step"},
-                    {savedWord, "saved values of call"}},
-                   leaves ? announced.data() : nullptr));
+  std::vector<Common> common = {{layerWord, "layer", true},
+                                {stepWord, "step"},
+                                {savedWord, "saved values of call"}};
+  if (group.isReplicated)
+    common.push_back({tokensWord, "tokens"});
+  MOE_RT_TRY(agree(own, failure, common, leaves ? announced.data() : nullptr));
   allTokens = 0;
   for (size_t r = 0; r < group.size(); ++r) {
     tokensOf[r] = group.heard(r).values[tokensWord];
+    if (group.isReplicated)
+      tokensOf[r] = beginOfSlice(wholeTokens, r + 1, group.size()) -
+                    beginOfSlice(wholeTokens, r, group.size());
     allTokens = saturatingAdd(allTokens, tokensOf[r]);
     comes[r] = group.heard(r).values[countWord];
     if (tokensOf[r] < 0 ||
@@ -476,6 +489,11 @@ moe_rt_status_t ParallelCall::refuse(moe_rt_status_t failure) {
 
 moe_rt_status_t ParallelCall::run(const CallArguments &arguments) {
   layer.exchanged = {};
+  layer.exchanged.way =
+      group.readsPeers() ? MOE_RT_WAY_PEER : MOE_RT_WAY_ALL_TO_ALL;
+  for (const RoundTrip &trip : function.roundTrips)
+    if (gathersTokens(trip.first))
+      layer.exchanged.way = MOE_RT_WAY_ALL_GATHER;
   saved = arguments.saved;
   allTokens = layer.readyRows; // until it is known
   moe_rt_status_t status = bind(arguments);
@@ -496,11 +514,13 @@ moe_rt_status_t ParallelCall::run(const CallArguments &arguments) {
   MOE_RT_TRY(meet(first, status));
   MOE_RT_TRY(memory.checkAll(allTokens));
   status = finish(first);
+  bool othersWait = group.isReplicated && status;
+  if (!status)
+    status = gatherOutputs();
   if (!status)
     timer.end();
   if (!status)
     status = keep();
-  bool othersWait = false;
   for (size_t i = current; i < steps.size(); ++i)
     othersWait |= steps[i].isCollective();
   if (isCommon || group.isDead())
@@ -524,9 +544,13 @@ uint64_t ParallelCall::workspace(const ParallelLayer &layer, int64_t tokens) {
   const moe_rt_group_t &group = layer.group;
   CallMemory memory(function, layer.layer.module->variant, group.readsPeers());
   int64_t all;
-  if (!checkedMul(static_cast<int64_t>(group.size()), tokens, all))
+  const int64_t whole = tokens;
+  if (group.isReplicated) {
+    all = whole;
+    tokens = beginOfSlice(whole, 1, group.size());
+  } else if (!checkedMul(static_cast<int64_t>(group.size()), tokens, all))
     all = INT64_MAX;
-  uint64_t packed = 0;
+  uint64_t packed = replicatedBytes(function, group, whole, tokens);
   for (const Step &step : function.steps)
     if (step.kind == Step::Kind::exchange && !step.exchange.expected)
       packed = std::max(packed, packedFor(group, memory, step.exchange,

@@ -14,6 +14,10 @@
 
 namespace moe::rt {
 
+/// The first token of a rank, where ranks have the same tokens; with
+/// `rank` = `ranks` the number of tokens.
+int64_t beginOfSlice(int64_t tokens, size_t rank, size_t ranks);
+
 /// One call on one rank.
 class ParallelCall {
 public:
@@ -56,6 +60,9 @@ private:
   // What precedes the meeting of the ranks.
   moe_rt_status_t bind(const CallArguments &arguments);
   moe_rt_status_t allocateHome();
+  /// Where all ranks have the same tokens, go on with those of this rank.
+  moe_rt_status_t takeSlice();
+  void shiftToSlice();
   moe_rt_status_t checkSend(size_t step);
   moe_rt_status_t checkHome(size_t step, int64_t expected) const;
   moe_rt_status_t checkSlots(const RoundTrip &trip);
@@ -103,6 +110,12 @@ private:
   uint64_t gatheredBytes(const Exchange &exchange) const;
   moe_rt_status_t gatherTokens(const RoundTrip &trip, const Traffic &traffic);
 
+  // Where all ranks have the same tokens.
+  static uint64_t replicatedBytes(const ParallelFunction &function,
+                                  const moe_rt_group_t &group, int64_t whole,
+                                  int64_t own);
+  moe_rt_status_t gatherOutputs();
+
   // Where rows are read, not sent.
   size_t mostShared() const;
   moe_rt_status_t readRows(size_t step, const Traffic &traffic,
@@ -125,6 +138,8 @@ private:
   std::vector<BoundTensor> bound; // of the arguments of the layer
   SavedValues *saved = nullptr;   // to keep, or of an earlier call
   int64_t tokens = 0, allTokens = 0;
+  int64_t wholeTokens = 0;       // that this rank was called with
+  int64_t sliceBegin = 0;        // of `tokens` in these
   std::vector<int64_t> tokensOf; // of each rank
   std::vector<int64_t> received; // rows of each exchange that receives
   std::vector<int64_t> sends;    // rows to each rank in the last `checkSend`

@@ -21,6 +21,10 @@ using namespace moe::rt;
 // Weights and statistics
 //===----------------------------------------------------------------------===//
 
+/// From this share on, packing the tokens that go to a rank saves no bytes. The
+/// plan has the same (NEARLY_ALL).
+static constexpr double nearlyAll = 0.99;
+
 /// A function without weights.
 static const Function none = {};
 
@@ -90,6 +94,21 @@ void ParallelLayer::writeTargets() {
             reinterpret_cast<int32_t *>(itsTargets.data()));
 }
 
+/// Choose whether all tokens go to all ranks, where the group may: the table is
+/// the same on all ranks, and so is what comes of it.
+void ParallelLayer::chooseWay() {
+  gathersTokens = group.way == MOE_RT_WAY_ALL_GATHER ||
+                  (group.mayGather && !function.roundTrips.empty());
+  if (!group.mayGather)
+    return;
+  for (const RoundTrip &trip : function.roundTrips) {
+    const Sent &slots = function.steps[trip.first].exchange.values[trip.slots];
+    gathersTokens &=
+        experts.shareOfTokens(
+            function.values[slots.source].type.shape.back()) >= nearlyAll;
+  }
+}
+
 /// Create the parts with the weights of this rank's experts.
 moe_rt_status_t ParallelLayer::createParts(const WeightSource &weights) {
   const Variant &variant = layer.module->variant;
@@ -152,6 +171,7 @@ moe_rt_status_t ParallelLayer::create(const DLTensor *table,
     }
   }
   itsProfile.addStage("agreement", "");
+  chooseWay();
   number = group.layerNames.size();
   group.layerNames.push_back(signature.name);
   return nullptr;
@@ -230,6 +250,7 @@ moe_rt_status_t ParallelLayer::move(const DLTensor *table) {
                          nullptr, {}));
   experts = std::move(wanted);
   writeTargets();
+  chooseWay();
   return nullptr;
 }
 

@@ -94,12 +94,15 @@ public:
   size_t number = 0; // in the group
   Profile itsProfile;
   moe_rt_exchange_statistics_t exchanged = {};
+  /// Whether all tokens go to all ranks, where a call can do that.
+  bool gathersTokens = false;
   /// Rows that the group's memory was large enough for, at its size then.
   int64_t readyRows = 0;
 
 private:
   moe_rt_status_t prepare(const DLTensor *table);
   void writeTargets();
+  void chooseWay();
   moe_rt_status_t createParts(const WeightSource &weights);
 
   ParallelWeights itsWeights;

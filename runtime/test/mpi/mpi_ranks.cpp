@@ -83,9 +83,13 @@ int checkResults(const moe_rt_communicator_t &communicator) {
   int cases = 0, wrong = 0;
   for (unsigned seed = 0; seed < 8; ++seed)
     for (uint64_t limit : {0, 30000}) {
-      moe_rt_group_options_t options = {sizeof(options), 30, limit, 0,
+      moe_rt_group_options_t options = {sizeof(options),
+                                        30,
+                                        limit,
+                                        0,
                                         seed % 2 ? MOE_RT_WAY_PEER
-                                                 : MOE_RT_WAY_ALL_TO_ALL};
+                                                 : MOE_RT_WAY_ALL_TO_ALL,
+                                        0};
       Rank rank(&communicator, &options);
       LayerOptions layer = optionsFor(ranks);
       Problem problem(seed, 60);
@@ -119,7 +123,7 @@ int checkResults(const moe_rt_communicator_t &communicator) {
 /// A rank dies, or comes late, between two calls.
 int fail(const moe_rt_communicator_t &communicator, bool dies) {
   int32_t r = communicator.rank;
-  moe_rt_group_options_t options = {sizeof(options), 2, 0, 0, 0};
+  moe_rt_group_options_t options = {sizeof(options), 2, 0, 0, 0, 0};
   Rank rank(&communicator, &options);
   Problem problem(1, 60);
   Result loaded(rank.load(optionsFor(communicator.size)));

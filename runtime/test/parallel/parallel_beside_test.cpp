@@ -97,8 +97,8 @@ void runBeside(uint64_t memoryLimit, int64_t &rounds) {
   runRanks(ranks, [&](int32_t r, const moe_rt_communicator_t &given) {
     WaitingEngine engine = {given};
     moe_rt_communicator_t communicator = engine.communicator();
-    moe_rt_group_options_t groupOptions = {sizeof(groupOptions), 5, memoryLimit,
-                                           0, MOE_RT_WAY_ALL_TO_ALL};
+    moe_rt_group_options_t groupOptions = {
+        sizeof(groupOptions), 5, memoryLimit, 0, MOE_RT_WAY_ALL_TO_ALL, 0};
     Rank rank(&communicator, &groupOptions);
     ASSERT_EQ(rank.created.code, MOE_RT_OK) << rank.created.message;
     ASSERT_OK(rank.load(options));

@@ -35,8 +35,8 @@ TEST(ParallelChunks, HaveTheResultsOfOne) {
       FaultyEngine engine(communicator, 10 * seed + static_cast<unsigned>(r));
       engine.maxDelay = seed % 2 ? 3 : 200;
       moe_rt_communicator_t late = engine.communicator();
-      moe_rt_group_options_t options = {sizeof(options), 20, 0, chunks,
-                                        MOE_RT_WAY_ALL_TO_ALL};
+      moe_rt_group_options_t options = {sizeof(options),       20, 0, chunks,
+                                        MOE_RT_WAY_ALL_TO_ALL, 0};
       Rank rank(&late, &options);
       LayerOptions layer;
       layer.slots = 4;
@@ -67,7 +67,7 @@ TEST(ParallelChunks, HaveTheResultsOfOne) {
 TEST(ParallelChunks, StayWithinTheLimitOfMemory) {
   Problem problem(5, 100);
   runRanks(2, [&](int32_t r, const moe_rt_communicator_t &communicator) {
-    moe_rt_group_options_t options = {sizeof(options), 20, 0, 4, 0};
+    moe_rt_group_options_t options = {sizeof(options), 20, 0, 4, 0, 0};
     uint64_t bytes = 0;
     for (uint64_t limit : {uint64_t(0), uint64_t(1)}) {
       Rank limited(&communicator, &options);
@@ -89,14 +89,14 @@ TEST(ParallelChunks, StayWithinTheLimitOfMemory) {
 
 TEST(ParallelChunks, AreTheSameOnAllRanks) {
   runRanks(2, [&](int32_t r, const moe_rt_communicator_t &communicator) {
-    moe_rt_group_options_t options = {sizeof(options), 20, 0, 2 + r, 0};
+    moe_rt_group_options_t options = {sizeof(options), 20, 0, 2 + r, 0, 0};
     Rank rank(&communicator, &options);
     EXPECT_EQ(rank.created.code, MOE_RT_INVALID_ARGUMENT);
     EXPECT_EQ(rank.created.message, "rank 1 has chunks 3, rank 0 has 2, "
                                     "expected the same on all ranks");
   });
   Context context(&oneThread);
-  moe_rt_group_options_t options = {sizeof(options), 0, 0, -1, 0};
+  moe_rt_group_options_t options = {sizeof(options), 0, 0, -1, 0, 0};
   moe_rt_group_t *group = nullptr;
   EXPECT_ERROR(moe_rt_group_create(context, nullptr, &options, &group),
                MOE_RT_INVALID_ARGUMENT, "chunks is -1, expected 0 to 1024");
@@ -114,8 +114,12 @@ TEST(ParallelChunks, EndAtEachFailureOfTheEngine) {
                             isBad ? failure : Failure::none, at);
         moe_rt_communicator_t faulty = engine.communicator();
         moe_rt_group_options_t options = {
-            sizeof(options), failure == Failure::silent && at < 14 ? 0.5 : 20,
-            0, 3, 0};
+            sizeof(options),
+            failure == Failure::silent && at < 14 ? 0.5 : 20,
+            0,
+            3,
+            0,
+            0};
         Rank rank(&faulty, &options);
         ASSERT_OK(rank.load({}));
         // Rank 1 may have given up before others end this.
@@ -229,8 +233,8 @@ std::vector<double> timeCalls(int32_t chunks, std::vector<int> &started) {
   runRanks(2, [&](int32_t r, const moe_rt_communicator_t &communicator) {
     SlowEngine engine(communicator, 0.01 / chunks);
     moe_rt_communicator_t slow = engine.communicator();
-    moe_rt_group_options_t options = {sizeof(options), 20, 0, chunks,
-                                      MOE_RT_WAY_ALL_TO_ALL};
+    moe_rt_group_options_t options = {sizeof(options),       20, 0, chunks,
+                                      MOE_RT_WAY_ALL_TO_ALL, 0};
     Rank rank(&slow, &options);
     ASSERT_OK(rank.load({}));
     ASSERT_OK(rank.create(problem, nullptr));

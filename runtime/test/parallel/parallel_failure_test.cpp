@@ -25,7 +25,7 @@ double secondsSince(Clock::time_point begin) {
 
 moe_rt_group_options_t deadlineOf(double seconds,
                                   moe_rt_way_t way = MOE_RT_WAY_ALL_TO_ALL) {
-  return {sizeof(moe_rt_group_options_t), seconds, 0, 0, way};
+  return {sizeof(moe_rt_group_options_t), seconds, 0, 0, way, 0};
 }
 
 /// Ranks with the layer, 4 slots each; `body` is given the rank.
@@ -560,9 +560,9 @@ TEST(ParallelFailure, RefusesOptions) {
   moe_rt_group_options_t options = deadlineOf(-1);
   EXPECT_ERROR(moe_rt_group_create(context, nullptr, &options, &group),
                MOE_RT_INVALID_ARGUMENT, "deadline_seconds is -1");
-  options = {1, 1, 0, 0, 0};
+  options = {1, 1, 0, 0, 0, 0};
   EXPECT_ERROR(moe_rt_group_create(context, nullptr, &options, &group),
-               MOE_RT_INVALID_ARGUMENT, "struct_size is 1, expected 32");
+               MOE_RT_INVALID_ARGUMENT, "struct_size is 1, expected 40");
   moe_rt_communicator_t communicator;
   ASSERT_OK(moe_rt_thread_communicators_create(1, &communicator));
   moe_rt_communicator_t bad = communicator;
@@ -588,6 +588,10 @@ TEST(ParallelFailure, RefusesOptions) {
   options = deadlineOf(1, static_cast<moe_rt_way_t>(4));
   EXPECT_ERROR(moe_rt_group_create(context, nullptr, &options, &group),
                MOE_RT_INVALID_ARGUMENT, "way is 4, expected 0 to 3");
+  options = deadlineOf(1);
+  options.tokens = 2;
+  EXPECT_ERROR(moe_rt_group_create(context, nullptr, &options, &group),
+               MOE_RT_INVALID_ARGUMENT, "tokens is 2, expected 0 or 1");
   options = deadlineOf(1, MOE_RT_WAY_PEER);
   options.chunks = 2;
   EXPECT_ERROR(moe_rt_group_create(context, nullptr, &options, &group),

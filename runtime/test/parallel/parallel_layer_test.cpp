@@ -42,7 +42,7 @@ std::vector<float> runOn(int32_t ranks, Problem &problem, int64_t slots,
                         : way == Way::gathered ? MOE_RT_WAY_ALL_GATHER
                                                : MOE_RT_WAY_PEER;
     moe_rt_group_options_t options = {sizeof(options), 20, memoryLimit, 0,
-                                      wanted};
+                                      wanted,          0};
     Rank rank(&communicator, &options);
     ASSERT_EQ(rank.created.code, MOE_RT_OK) << rank.created.message;
     EXPECT_EQ(moe_rt_group_way(rank.group),
@@ -129,8 +129,8 @@ TEST(ParallelLayer, RunsInRounds) {
   // Not even one token of each rank at a time.
   for (auto way : {MOE_RT_WAY_AUTOMATIC, MOE_RT_WAY_ALL_GATHER})
     runRanks(2, [&](int32_t r, const moe_rt_communicator_t &communicator) {
-      moe_rt_group_options_t options = {sizeof(options), 20,
-                                        r == 0 ? uint64_t(2000) : 0, 0, way};
+      moe_rt_group_options_t options = {
+          sizeof(options), 20, r == 0 ? uint64_t(2000) : 0, 0, way, 0};
       Rank rank(&communicator, &options);
       ASSERT_OK(rank.load({}));
       ASSERT_OK(rank.create(problem, nullptr));
@@ -153,9 +153,13 @@ TEST(ParallelLayer, GathersAllTokens) {
   for (size_t i = H; i < sums.size(); ++i)
     sums[i] = problem.x.data[i] + sums[i - H];
   for (int32_t ranks : {1, 2, 5, -5}) {
-    moe_rt_group_options_t options = {sizeof(options), 20, 0, 0,
+    moe_rt_group_options_t options = {sizeof(options),
+                                      20,
+                                      0,
+                                      0,
                                       ranks < 0 ? MOE_RT_WAY_ALL_TO_ALL
-                                                : MOE_RT_WAY_PEER};
+                                                : MOE_RT_WAY_PEER,
+                                      0};
     ranks = std::abs(ranks);
     std::vector<int64_t> begins = splitTokens(20, ranks, 1);
     runRanks(ranks, [&](int32_t r, const moe_rt_communicator_t &communicator) {

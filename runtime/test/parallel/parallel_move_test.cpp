@@ -78,7 +78,8 @@ void runLayer(Problem &problem, double deadline, uint64_t limit,
   runRanks(ranks, [&](int32_t r, const moe_rt_communicator_t &communicator) {
     FaultyEngine engine(communicator, static_cast<unsigned>(r));
     moe_rt_communicator_t late = engine.communicator();
-    moe_rt_group_options_t options = {sizeof(options), deadline, limit, 0, 0};
+    moe_rt_group_options_t options = {
+        sizeof(options), deadline, limit, 0, 0, 0};
     Rank rank(&late, &options);
     LayerOptions layer;
     layer.slots = slots;
@@ -192,8 +193,8 @@ TEST(ParallelMove, KeepsToTheLimitOfMemory) {
     expectResult(rank, problem, r);
   });
   runRanks(ranks, [&](int32_t r, const moe_rt_communicator_t &communicator) {
-    moe_rt_group_options_t options = {sizeof(options), 20, r == 1 ? 150u : 0u,
-                                      0, 0};
+    moe_rt_group_options_t options = {
+        sizeof(options), 20, r == 1 ? 150u : 0u, 0, 0, 0};
     Rank rank(&communicator, &options);
     LayerOptions layer;
     layer.slots = slots;
@@ -261,8 +262,12 @@ TEST(ParallelMove, EndsAtEachFailureOfTheEngine) {
                             isBad ? failure : Failure::none, at);
         moe_rt_communicator_t faulty = engine.communicator();
         moe_rt_group_options_t options = {
-            sizeof(options), failure == Failure::silent && at < 7 ? 0.1 : 20, 0,
-            0, 0};
+            sizeof(options),
+            failure == Failure::silent && at < 7 ? 0.1 : 20,
+            0,
+            0,
+            0,
+            0};
         Rank rank(&faulty, &options);
         LayerOptions layer;
         layer.slots = slots;

@@ -178,7 +178,7 @@ TEST(Windows, AreReadWhereTheyAreOnly) {
       Liar liar = {communicator, lie};
       moe_rt_communicator_t lies = liar.communicator();
       moe_rt_group_options_t options = {sizeof(options), 5, 0, 0,
-                                        MOE_RT_WAY_PEER};
+                                        MOE_RT_WAY_PEER, 0};
       Rank rank(&lies, &options);
       ASSERT_EQ(rank.created.code, MOE_RT_OK) << rank.created.message;
       ASSERT_OK(rank.load({}));
