@@ -89,6 +89,29 @@ def test_rounds():
     assert rounds[0] == 1 and 1 < rounds[1] < rounds[2] and rounds[3] == 4 and rounds[4] > 1
 
 
+def call_replicated(group, name, dtype, tokens, path, way):
+    """The outputs of a rank that has the tokens of all, and how they left."""
+    group = moe.parallel.Group(group, num_threads=1, way=way, tokens="replicated")
+    layer = moe.load(path, group=group).layer(data.weights_of(name, dtype))
+    outputs = results_of(layer(**data.inputs_of(name, tokens, dtype)))
+    return outputs, layer.exchange.way
+
+
+@pytest.mark.parametrize("size", COUNTS)
+def test_replicated_tokens(size):
+    """Every rank has the results of all tokens."""
+    for way in ("all_to_all", "auto"):
+        name, tokens = ("deepseek_v3", "deepspeed_top2")[size % 2], 4 * size + 1
+        found = processes.run(size, call_replicated, name, "f32", tokens,
+                              artifact(name, "f32", str(E)), way)
+        expected = results_of(compiled_layers.layer(name, "f32")(
+            **data.inputs_of(name, tokens, "f32")))
+        for outputs, its in found:
+            assert its == ("peer" if way == "auto" else way)
+            for ours, theirs in zip(outputs, expected, strict=True):
+                assert (data.bits(ours) == data.bits(theirs)).all(), (name, way)
+
+
 def call_moved(group, path, tables, counts):
     """The outputs after each move, and the experts that came."""
     group = moe.parallel.Group(group, num_threads=1)
