@@ -126,6 +126,10 @@ LogicalResult mlir::moe::spreadExperts(ModuleOp module,
     parallel.slots = parsed->slots;
     parallel.ranks = parsed->ranks;
     parallel.replicas = parsed->replicas;
+    if (parsed->reducesPerRank)
+      parallel.reduce = RankReduction::PerRank;
+    if (parsed->isOfRank)
+      parallel.scope = TokenScope::Rank;
   }
   TrainingPipelineOptions training;
   setTraining(training, options);

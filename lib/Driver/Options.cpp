@@ -50,11 +50,13 @@ static constexpr CompileOptionInfo compileOptions[] = {
      "What a layer saves for its backward function: accumulators, or routes "
      "alone, and products are computed again (default: accumulators)",
      &CompileOptions::save},
-    {"parallel", "slots[:replicas]",
+    {"parallel", "slots[:replicas][,key=value]",
      "Spreads the experts over ranks: a rank holds at most this many experts, "
      "or, with ranks=N in place of slots, as many as N ranks need, and an "
-     "expert is on at most so many ranks (default: 1). The runtime needs a "
-     "group of ranks to run such a layer",
+     "expert is on at most so many ranks (default: 1). With reduce=per_rank a "
+     "rank adds up the rows of a token before they go home, in other bits than "
+     "one rank has; with scope=rank capacities are of the tokens of each rank. "
+     "The runtime needs a group of ranks to run such a layer",
      &CompileOptions::parallel},
     {"quantize", "format",
      "Format in which the layer keeps the 16- or 32-bit weights of its experts "
@@ -97,15 +99,35 @@ llvm::ArrayRef<CompileOptionInfo> mlir::moe::getCompileOptions() {
   return compileOptions;
 }
 
+/// Parses KEY=VALUE behind the slots of `--parallel`.
+static bool parseParallelField(StringRef text, ParallelOption &parsed) {
+  auto [key, value] = text.split('=');
+  auto take = [&](StringRef other, StringRef standard, bool &field) {
+    field = value == other;
+    return field || value == standard;
+  };
+  if (key == "reduce")
+    return take("per_rank", "ordered", parsed.reducesPerRank);
+  if (key == "scope")
+    return take("rank", "group", parsed.isOfRank);
+  return false;
+}
+
 std::optional<ParallelOption> mlir::moe::parseParallel(StringRef text) {
   ParallelOption parsed;
+  llvm::SmallVector<StringRef> fields;
+  text.split(fields, ',');
+  text = fields.front();
   bool byRanks = text.consume_front("ranks=");
   auto [number, replicas] = text.split(':');
   auto isInvalid = [](StringRef text, int64_t &value) {
     return text.getAsInteger(10, value) || value < 1 || value > INT32_MAX;
   };
   if (isInvalid(number, byRanks ? parsed.ranks : parsed.slots) ||
-      (text.contains(':') && isInvalid(replicas, parsed.replicas)))
+      (text.contains(':') && isInvalid(replicas, parsed.replicas)) ||
+      !llvm::all_of(llvm::ArrayRef(fields).drop_front(), [&](StringRef field) {
+        return parseParallelField(field, parsed);
+      }))
     return std::nullopt;
   return parsed;
 }
@@ -133,7 +155,8 @@ llvm::Error CompileOptions::verify() const {
   if (!parallel.empty() && !parseParallel(parallel))
     return expected("parallel",
                     "SLOTS[:REPLICAS] or ranks=N[:REPLICAS], each between 1 "
-                    "and 2^31 - 1",
+                    "and 2^31 - 1, then any of ,reduce=ordered|per_rank and "
+                    ",scope=group|rank",
                     parallel);
   if (!activations.empty() && activations != "exact" && activations != "int8")
     return expected("activations", "exact or int8", activations);

@@ -21,6 +21,8 @@ void mlir::moe::buildParallelPipeline(OpPassManager &pm,
   parallelize.slots = options.slots;
   parallelize.ranks = options.ranks;
   parallelize.replicas = options.replicas;
+  parallelize.reduce = options.reduce;
+  parallelize.scope = options.scope;
   pm.addPass(createMoEParallelize(parallelize));
   addCleanup(pm);
   if (training)

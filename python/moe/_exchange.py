@@ -1,11 +1,14 @@
-"""``moe.place``, ``moe.partition`` and ``moe.collect`` in numpy, a part of ``moe.reference``."""
+"""Operations of expert parallelism in numpy, a part of ``moe.reference``."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["collect", "partition", "place"]
+__all__ = ["all_gather", "collect", "exchange", "own_rows", "partition", "place"]
 
 
 def place(ids: ArrayLike, placement: ArrayLike) -> NDArray[np.int32]:
@@ -76,3 +79,53 @@ def collect(positions: ArrayLike, received: ArrayLike) -> tuple[NDArray[np.int32
     order = np.full(positions.size, -1, np.int32)
     order[:len(listed)] = listed
     return order.reshape(positions.shape), returns
+
+
+def exchange(sources: Sequence[Sequence[ArrayLike]], send: Sequence[ArrayLike],
+             gather: Sequence[ArrayLike | None] | None = None) -> tuple[
+                 list[list[NDArray[Any]]], list[NDArray[np.int32]]]:
+    """``moe.exchange`` of all ranks.
+
+    Args:
+      sources: of each rank, its sources; a row is the last dimension.
+      send: of each rank, how many rows go to each.
+      gather: of each rank, the rows of its first source that it sends, in their order, or None.
+
+    Returns:
+      ``(rows, received)``: of each rank, the rows ``[n, width]`` of each source, and how many came
+      from each rank, with as many entries as ``send``.
+    """
+    size = len(sources)
+    counts = [np.asarray(each)[:size] for each in send]
+    ends = [np.cumsum(each) for each in counts]
+    rows: list[list[NDArray[Any]]] = [[] for _ in range(size)]
+    for i in range(len(sources[0])):
+        listed = []
+        for rank in range(size):
+            source = np.asarray(sources[rank][i])
+            source = source.reshape(-1, source.shape[-1])
+            index = gather[rank] if gather is not None and i == 0 else None
+            total = ends[rank][-1]
+            listed.append(source[:total] if index is None
+                          else source[np.asarray(index).ravel()[:total]])
+        for rank in range(size):
+            rows[rank].append(np.concatenate(
+                [its[end[rank] - count[rank]:end[rank]]
+                 for its, count, end in zip(listed, counts, ends)]))
+    received = []
+    for rank in range(size):
+        received.append(np.zeros(len(np.asarray(send[rank])), np.int32))
+        received[rank][:size] = [count[rank] for count in counts]
+    return rows, received
+
+
+def all_gather(sources: Sequence[ArrayLike]) -> list[NDArray[Any]]:
+    """``moe.all_gather`` of all ranks: each has the rows of all, in their order."""
+    whole = np.concatenate([np.asarray(each) for each in sources])
+    return [whole.copy() for _ in sources]
+
+
+def own_rows(whole: Sequence[ArrayLike], counts: Sequence[int]) -> list[NDArray[Any]]:
+    """``moe.own_rows`` of all ranks, which have ``counts`` rows of what each has whole."""
+    ends = np.cumsum(counts)
+    return [np.asarray(each)[end - count:end] for each, count, end in zip(whole, counts, ends)]

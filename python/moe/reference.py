@@ -27,10 +27,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ._exchange import collect, partition, place
+from ._exchange import all_gather, collect, exchange, own_rows, partition, place
 
-__all__ = ["Capacity", "Groups", "Normalize", "bfloat16", "collect", "combine", "dispatch",
-           "expert", "gate", "grouped_rows_bound", "keep", "partition", "place"]
+__all__ = ["Capacity", "Groups", "Normalize", "all_gather", "bfloat16", "collect", "combine",
+           "dispatch", "exchange", "expert", "gate", "grouped_rows_bound", "keep", "own_rows",
+           "partition", "place"]
 
 _NEG_INF = np.float32(-np.inf)
 

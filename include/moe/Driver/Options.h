@@ -58,8 +58,11 @@ llvm::ArrayRef<CompileOptionInfo> getCompileOptions();
 /// Experts that a rank holds: `slots`, or what `ranks` ranks need.
 struct ParallelOption {
   int64_t slots = 0, ranks = 0, replicas = 1;
+  bool reducesPerRank = false; // reduce = per_rank
+  bool isOfRank = false;       // scope = rank
 };
-/// Parses SLOTS[:REPLICAS] or ranks=N[:REPLICAS], the value of `--parallel`.
+/// Parses SLOTS[:REPLICAS] or ranks=N[:REPLICAS], and what follows it of
+/// `,reduce=REDUCTION` and `,scope=SCOPE`: the value of `--parallel`.
 std::optional<ParallelOption> parseParallel(llvm::StringRef text);
 
 /// Parses and verifies `--name=value` words, separated by spaces.

@@ -92,6 +92,22 @@ struct ParallelPipelineOptions : PassPipelineOptions<ParallelPipelineOptions> {
   Option<int64_t> replicas{*this, "replicas",
                            llvm::cl::desc("ranks that hold an expert at most"),
                            llvm::cl::init(1)};
+  Option<RankReduction> reduce{
+      *this, "reduce",
+      llvm::cl::desc("how the rows of a token are added that several ranks "
+                     "have"),
+      llvm::cl::values(clEnumValN(RankReduction::Ordered, "ordered",
+                                  "at home, in the order of choices"),
+                       clEnumValN(RankReduction::PerRank, "per_rank",
+                                  "on each rank, then at home")),
+      llvm::cl::init(RankReduction::Ordered)};
+  Option<TokenScope> scope{
+      *this, "scope",
+      llvm::cl::desc("whose tokens compete for the places of an expert"),
+      llvm::cl::values(
+          clEnumValN(TokenScope::Group, "group", "those of all ranks"),
+          clEnumValN(TokenScope::Rank, "rank", "those of each rank")),
+      llvm::cl::init(TokenScope::Group)};
 };
 
 /// Expert parallelism: spreads the experts of each layer as written over ranks,

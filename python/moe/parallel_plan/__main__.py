@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     calls.add_argument("--delta", default="1e-6", help="probability of more rows than the tail")
     calls.add_argument("--memory-limit", help="such as 64MiB: calls that need more run in rounds")
     calls.add_argument("--out", default="rank", help=f"rows of a token out: a {', '.join(ROWS)}")
-    calls.add_argument("--home", default="choice", help="rows of a token home")
+    calls.add_argument("--home", help="rows of a token home (default: as the layer has them)")
     calls.add_argument("--links", help="file of constants of links")
     jobs = parser.add_argument_group("instead of a plan")
     jobs.add_argument("--place", metavar="FILE", help="write a table of experts for a load")

@@ -103,6 +103,16 @@ class LayerShape:
         return next(each for each in (*self.program["values"], *self.program["arguments"])
                     if each["name"] == name)
 
+    @property
+    def home_rows(self) -> str:
+        """What a row is that comes home: one a ``choice``, or one a ``rank`` that adds these."""
+        for exchange in self._steps("exchange"):
+            index = exchange["sources"][0].get("index")
+            if ("expected" in exchange and self.top_k > 1 and index is not None
+                    and self._tensor(index)["shape"][-1] == 1):
+                return "rank"
+        return "choice"
+
     def _steps(self, kind: str) -> list[dict[str, Any]]:
         return [step[kind] for step in self.program["steps"] if kind in step]
 

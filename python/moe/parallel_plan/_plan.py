@@ -309,7 +309,7 @@ def _traffic(rows: str, found: Shares, tokens: np.ndarray, node_size: int,
 def make_plan(layer: LayerShape, ranks: int, routing: Routing, tokens: int | Sequence[int], *,
               node_size: int = 1, table: np.ndarray | None = None, links: Links | None = None,
               memory_limit: int = 0, delta: float = 1e-6, out: str = "rank",
-              home: str = "choice", with_memory: bool = True) -> Plan:
+              home: str | None = None, with_memory: bool = True) -> Plan:
     """Return the plan of a layer.
 
     Args:
@@ -323,7 +323,8 @@ def make_plan(layer: LayerShape, ranks: int, routing: Routing, tokens: int | Seq
       memory_limit: bytes that a call may use besides tensors and weights; more make rounds.
       delta: probability of more rows than ``tail`` on any rank.
       out: rows of a token on the way out: one a ``choice``, one a ``rank``, or one a ``node``.
-      home: the same on the way home. The runtime sends one a rank out, and a choice home.
+      home: the same on the way home; by default that of the layer. The runtime sends one a rank
+        out, and a choice home, or with ``reduce=per_rank`` one a rank.
       with_memory: also the memory and the rounds, which take as long as there are ranks.
     """
     if ranks < 1 or node_size < 1:
@@ -332,6 +333,7 @@ def make_plan(layer: LayerShape, ranks: int, routing: Routing, tokens: int | Seq
     if ranks % node_size:
         raise MoEError(INVALID_ARGUMENT, f"{ranks} ranks in nodes of {node_size}, expected a "
                        "multiple")
+    home = home or layer.home_rows
     if out not in ROWS or home not in ROWS:
         raise MoEError(INVALID_ARGUMENT, f"expected rows a {', '.join(ROWS)}, got '{out}' out and "
                        f"'{home}' home")

@@ -39,7 +39,7 @@ class Scale:
 
 def simulate(layer: Callable[[int], LayerShape], sizes: Sequence[int], routing: Routing,
              tokens: int, links: Links, *, node_size: int = 8, out: str = "rank",
-             home: str = "choice") -> list[Scale]:
+             home: str | None = None) -> list[Scale]:
     """Return the plan and its times for numbers of ranks, ``tokens`` on each.
 
     ``layer`` gives the layer for a number of slots. Where there are more ranks than experts, each
@@ -64,12 +64,13 @@ def simulate(layer: Callable[[int], LayerShape], sizes: Sequence[int], routing: 
 
 
 def _plan_of_copies(layer: LayerShape, ranks: int, routing: Routing, tokens: int, node_size: int,
-                    links: Links, out: str, home: str) -> Plan:
+                    links: Links, out: str, home: str | None) -> Plan:
     """A plan in which all ranks are like the first one."""
     if not routing.is_uniform or ranks % routing.experts:
         raise MoEError(INVALID_ARGUMENT, f"expected at most a rank for each of {routing.experts} "
                        "experts, or a multiple of them and a uniform load, got "
                        f"{ranks} ranks and {routing.name}")
+    home = home or layer.home_rows
     table = default_table(routing.experts, ranks, 1)
     of_one = shares(routing, table, node_size, [0])
     one = make_plan(layer, routing.experts, routing, tokens, node_size=node_size, links=links,

@@ -96,8 +96,10 @@ struct RoundTrip {
   /// that need no rows of others: they run once, beside the first exchange.
   size_t besideEnd;
   /// In the values of the first: the slots of each row, i32. A token brings
-  /// home a row for each that is not negative.
+  /// home a row for each that is not negative, or if ranks add these up, one
+  /// for all.
   size_t slots;
+  bool sumsTokens;
 };
 
 struct ParallelFunction {

@@ -65,6 +65,16 @@ static bool isRoundTrip(const ParallelFunction &function, size_t first,
     }
   if (candidates != 1)
     return false;
+  // The rows that go home are listed by choice, or by token.
+  trip.sumsTokens = !returns.values.empty();
+  for (const Sent &sent : returns.values) {
+    bool byToken = false;
+    if (sent.index) {
+      const std::vector<int64_t> &shape = value(*sent.index).type.shape;
+      byToken = !shape.empty() && shape.back() == 1;
+    }
+    trip.sumsTokens &= byToken;
+  }
   // What the steps between make, they make again in each round.
   std::vector<bool> inside(function.values.size());
   for (const Sent &sent : sends.values) {

@@ -66,15 +66,21 @@ moe_rt_status_t ParallelCall::checkSend(size_t step) {
   return nullptr;
 }
 
-/// Count the slots in rows of a list that are not empty; -1 for a slot that
-/// there is not.
-int64_t ParallelCall::countSlots(const int32_t *slots, int64_t begin,
-                                 int64_t rows, int64_t width, int64_t limit) {
+/// Count the rows that tokens of a list bring home, by their slots; -1 for a
+/// slot that there is not.
+int64_t ParallelCall::countReturns(const RoundTrip &trip, const int32_t *slots,
+                                   int64_t begin, int64_t rows) const {
+  const Sent &sent = function.steps[trip.first].exchange.values[trip.slots];
+  int64_t width = function.values[sent.source].type.shape.back();
   int64_t count = 0;
-  for (int64_t i = begin * width; i < (begin + rows) * width; ++i) {
-    if (slots[i] < -1 || slots[i] >= limit)
-      return -1;
-    count += slots[i] >= 0;
+  for (int64_t row = begin; row < begin + rows; ++row) {
+    int64_t used = 0;
+    for (int64_t i = row * width; i < (row + 1) * width; ++i) {
+      if (slots[i] < -1 || slots[i] >= function.slots)
+        return -1;
+      used += slots[i] >= 0;
+    }
+    count += trip.sumsTokens ? used > 0 : used;
   }
   return count;
 }
@@ -84,11 +90,10 @@ moe_rt_status_t ParallelCall::checkSlots(const RoundTrip &trip) {
   const Exchange &leaves = function.steps[trip.first].exchange;
   const Exchange &home = function.steps[trip.last].exchange;
   size_t source = leaves.values[trip.slots].source;
-  int64_t width = function.values[source].type.shape.back();
   const int32_t *slots = idsOf(source), *expected = idsOf(*home.expected);
   int64_t begin = 0, total = 0;
   for (size_t r = 0; r < group.size(); ++r) {
-    int64_t count = countSlots(slots, begin, sends[r], width, function.slots);
+    int64_t count = countReturns(trip, slots, begin, sends[r]);
     if (count != expected[r])
       return makeError(MOE_RT_INTERNAL,
                        "layer '%s', step %zu: the code expects %d rows of rank "
@@ -305,11 +310,9 @@ moe_rt_status_t
 ParallelCall::checkReturns(const RoundTrip &trip,
                            const std::vector<int64_t> &arrived) const {
   const Sent &slots = function.steps[trip.first].exchange.values[trip.slots];
-  int64_t width = function.values[slots.source].type.shape.back();
   int64_t begin = 0;
   for (size_t r = 0; r < group.size(); ++r) {
-    int64_t count = countSlots(idsOf(slots.result), begin, arrived[r], width,
-                               function.slots);
+    int64_t count = countReturns(trip, idsOf(slots.result), begin, arrived[r]);
     if (count != sends[r])
       return makeError(MOE_RT_INTERNAL,
                        "layer '%s', step %zu: the code returns %" PRId64
@@ -337,7 +340,6 @@ moe_rt_status_t ParallelCall::takeHome(const RoundTrip &trip,
                                        std::vector<int64_t> &begins,
                                        Traffic &back) {
   const Sent &slots = function.steps[trip.first].exchange.values[trip.slots];
-  int64_t width = function.values[slots.source].type.shape.back();
   MOE_RT_TRY(checkSend(trip.last));
   MOE_RT_TRY(checkReturns(trip, out.receiveRows));
   int64_t listed = 0;
@@ -345,8 +347,8 @@ moe_rt_status_t ParallelCall::takeHome(const RoundTrip &trip,
     back.sendRows[r] = sends[r];
     back.sendBegins[r] = listed;
     listed += sends[r];
-    back.receiveRows[r] = countSlots(idsOf(slots.source), out.sendBegins[r],
-                                     out.sendRows[r], width, function.slots);
+    back.receiveRows[r] = countReturns(trip, idsOf(slots.source),
+                                       out.sendBegins[r], out.sendRows[r]);
     back.receiveBegins[r] = begins[r];
     begins[r] += back.receiveRows[r];
   }

@@ -127,8 +127,8 @@ private:
                            const SharedRows &place, int64_t rows, char *to);
 
   static int64_t sumOfParts(const std::vector<int64_t> &rows, int64_t parts);
-  static int64_t countSlots(const int32_t *slots, int64_t begin, int64_t rows,
-                            int64_t width, int64_t limit);
+  int64_t countReturns(const RoundTrip &trip, const int32_t *slots,
+                       int64_t begin, int64_t rows) const;
 
   ParallelLayer &layer;
   const ParallelFunction &function;

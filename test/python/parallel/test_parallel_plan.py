@@ -185,21 +185,23 @@ TABLE = np.array([[0, 1, 2, 3], [4, 5, 6, 0], [7, 1, 4, -1]], np.int32)
 COUNTS = [40, 3, 61]
 
 
-@pytest.mark.parametrize("name", ("deepseek_v3", "mixtral"))
-def test_recorded_routes(name):
+@pytest.mark.parametrize("name, option", (("deepseek_v3", ""), ("mixtral", ""),
+                                          ("deepseek_v3", ",reduce=per_rank")))
+def test_recorded_routes(name, option):
     """Rows, bytes and rounds are those of calls with the recorded routes."""
     inputs, weights = data.inputs_of(name, sum(COUNTS), "f32"), data.weights_of(name, "f32")
     ids = moe.compile(layers.text(name, "f32"), routes="record").layer(weights)(**inputs)[1]
-    module = moe.compile(layers.text(name, "f32"), options=["--parallel=4:2"])
+    module = moe.compile(layers.text(name, "f32"), options=[f"--parallel=4:2{option}"])
     artifact, shape = module.path.read_bytes(), LayerShape.of_module(module)
+    assert shape.home_rows == ("rank" if option else "choice")
     parts = ranks.split(inputs, COUNTS)
     hits, choices = (np.stack(each) for each in zip(*(
         (np.rint(found.hits[0] * count), np.rint(found.choices[0] * count))
         for rank, (of_rank, count) in enumerate(zip(np.split(ids, np.cumsum(COUNTS)[:-1]), COUNTS))
         for found in [shares(Routing.recorded(of_rank, 8), TABLE, 1, [rank])])))
     away = 1 - np.eye(3)
-    sent = ((hits * away).sum(1) * shape.token_bytes + (choices * away).sum(0)
-            * shape.choice_bytes)
+    home = hits if option else choices
+    sent = (hits * away).sum(1) * shape.token_bytes + (home * away).sum(0) * shape.choice_bytes
     for limit in (0, 60_000, 50_000):
         def on_rank(communicator):
             group = moe.parallel.Group(communicator, memory_limit=limit, num_threads=1)
@@ -219,10 +221,12 @@ def test_recorded_routes(name):
 
 
 @pytest.mark.parametrize("way", ("all_to_all", "peer"))
-@pytest.mark.parametrize("name", ("deepseek_v3", "switch", "expert_choice"))
-def test_memory(name, way):
+@pytest.mark.parametrize("name, option", (("deepseek_v3", ""), ("switch", ""),
+                                          ("expert_choice", ""),
+                                          ("deepseek_v3", ",reduce=per_rank")))
+def test_memory(name, option, way):
     """The bound is what the layer says, for any number of tokens."""
-    module = moe.compile(layers.text(name, "f32"), options=["--parallel=ranks=3"])
+    module = moe.compile(layers.text(name, "f32"), options=[f"--parallel=ranks=3{option}"])
     artifact, shape = module.path.read_bytes(), LayerShape.of_module(module)
     weights = data.weights_of(name, "f32")
 

@@ -11,7 +11,8 @@ using namespace mlir;
 using namespace mlir::moe;
 
 LogicalResult ParallelAttr::verify(function_ref<InFlightDiagnostic()> emitError,
-                                   int64_t slots, int64_t replicas) {
+                                   int64_t slots, int64_t replicas,
+                                   RankReduction, TokenScope) {
   if (slots < 1 || slots > INT32_MAX)
     return emitError() << "expected slots between 1 and 2^31 - 1, got "
                        << slots;

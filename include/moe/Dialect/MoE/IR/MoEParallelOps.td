@@ -17,6 +17,20 @@ include "mlir/Interfaces/SideEffectInterfaces.td"
 // #moe.parallel
 //===----------------------------------------------------------------------===//
 
+def MoE_RankReduction : MoE_I32Enum<"RankReduction",
+    "how the rows of a token are added that several ranks have", [
+  I32EnumAttrCase<"Ordered", 0, "ordered">,
+  I32EnumAttrCase<"PerRank", 1, "per_rank">
+]>;
+def MoE_RankReductionAttr : MoE_EnumAttr<MoE_RankReduction, "rank_reduction">;
+
+def MoE_TokenScope : MoE_I32Enum<"TokenScope",
+    "whose tokens compete for the places of an expert", [
+  I32EnumAttrCase<"Group", 0, "group">,
+  I32EnumAttrCase<"Rank", 1, "rank">
+]>;
+def MoE_TokenScopeAttr : MoE_EnumAttr<MoE_TokenScope, "token_scope">;
+
 def MoE_ParallelAttr : AttrDef<MoE_Dialect, "Parallel"> {
   let mnemonic = "parallel";
   let summary = "how the experts of a layer are spread over ranks";
@@ -25,9 +39,29 @@ def MoE_ParallelAttr : AttrDef<MoE_Dialect, "Parallel"> {
     `replicas` ranks. Which experts those are is data, a table `[N, slots]` of
     expert ids for `N` ranks, so that one artifact serves every `N` with
     `N · slots ≥ E`, up to `E` ranks.
+
+    `reduce`: with `ordered`, one row comes home for each choice, and the result
+    has the bits of one rank. With `per_rank`, a rank adds up the weighted rows
+    of its choices of a token, in f32 over ascending `k`, and rounds the sum to
+    the type of the rows; one row of a token comes home from a rank, and home
+    adds these in the order of their first choices, in f32, rounded once. Fewer
+    bytes travel where a token has several choices on a rank; the result is
+    deterministic, but depends on the placement. It differs from that of
+    `ordered` by at most `u · Σ_r |s_r| + 2 · K · 2^-24 · Σ_k |w_k · y_k|`,
+    then rounded, with the sums `s_r` of the ranks and the unit roundoff `u` of
+    the type of the rows (2^-24 for f32, 2^-11 for f16, 2^-8 for bf16).
+
+    `scope`: the tokens that compete for the places of an expert, where there is
+    a capacity or experts choose tokens, and that a softmax over tokens runs
+    over. With `group` they are those of all ranks, as one rank would have them;
+    with `rank` each rank decides for its own tokens alone, and an expert takes
+    as many tokens from each rank as its capacity for them is.
   }];
   let parameters = (ins "int64_t":$slots,
-                        DefaultValuedParameter<"int64_t", "1">:$replicas);
+      DefaultValuedParameter<"int64_t", "1">:$replicas,
+      DefaultValuedParameter<"RankReduction",
+                             "RankReduction::Ordered">:$reduce,
+      DefaultValuedParameter<"TokenScope", "TokenScope::Group">:$scope);
   let assemblyFormat = "`<` struct(params) `>`";
   let genVerifyDecl = 1;
 }

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "ExpertParameters.h"
+#include "RankSums.h"
 #include "moe/Analysis/TokenIndependence.h"
 #include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Dialect/MoE/Transforms/Parallel/ExchangeUtils.h"
@@ -103,8 +104,9 @@ private:
   FailureOr<HomeExperts> separate(DispatchOp dispatch, ExpertOp spread,
                                   Value ids);
   void mergeHome(CombineOp combine, HomeExperts others);
-  LogicalResult bringHome(CombineOp combine, DispatchOp local, Value received,
-                          PartitionOp partition);
+  LogicalResult verifyRows(CombineOp combine);
+  void bringHome(CombineOp combine, DispatchOp local, Value received,
+                 PartitionOp partition);
 
   func::FuncOp function;
   ParallelAttr parallel;
@@ -139,7 +141,8 @@ FailureOr<unsigned> Parallelizer::run() {
   if (failed(addPlacement(dispatches)) || failed(verifyTokens(function)))
     return failure();
   for (GateOp gate : gates)
-    if (!gate.getTokenDependence().empty())
+    if (!gate.getTokenDependence().empty() &&
+        parallel.getScope() == TokenScope::Group)
       gatherGate(gate);
   ExpertParameters parameters(function, experts, parallel.getSlots());
   for (DispatchOp dispatch : dispatches) {
@@ -401,10 +404,13 @@ LogicalResult Parallelizer::spread(DispatchOp dispatch) {
   b.setInsertionPoint(dispatch);
   Value ids = dispatch.getIds(), weights = dispatch.getWeights();
   int64_t choices = dispatch.getTopK();
-  // What is dropped is decided for the tokens of all ranks.
+  // What is dropped is decided for the tokens of all ranks, or of this one.
   if (CapacityAttr capacity = dispatch.getCapacityAttr()) {
+    bool isOfRank = parallel.getScope() == TokenScope::Rank;
     auto gather = [&](Value value) -> Value {
-      return AllGatherOp::create(b, value.getType(), value);
+      return isOfRank
+                 ? value
+                 : AllGatherOp::create(b, value.getType(), value).getResult();
     };
     Value all = gather(ids);
     bool weighs = dispatch.getPriority() == Priority::Probability;
@@ -412,7 +418,8 @@ LogicalResult Parallelizer::spread(DispatchOp dispatch) {
                                 dispatch.getNumExperts(), capacity,
                                 dispatch.getPriority(), dispatch.getOverflow(),
                                 dispatch.getChoicesAttr());
-    ids = OwnRowsOp::create(b, kept.getType(), kept);
+    ids = isOfRank ? kept
+                   : OwnRowsOp::create(b, kept.getType(), kept).getResult();
   } else {
     ids = keepFirstChoices(dispatch);
   }
@@ -437,9 +444,26 @@ LogicalResult Parallelizer::spread(DispatchOp dispatch) {
   };
   SmallVector<Value> sources{dispatch.getRows(), partition.getLocal()};
   SmallVector<Type> types{rowsType, received(b.getI32Type())};
-  if (dispatch.getScaleRows()) {
-    sources.push_back(listByTokens(b, weights, partition.getTokens()));
-    types.push_back(received(getElementTypeOrSelf(weights)));
+  auto sendBeside = [&](Value values) {
+    sources.push_back(listByTokens(b, values, partition.getTokens()));
+    types.push_back(received(getElementTypeOrSelf(values)));
+    return sources.size() - 1;
+  };
+  if (dispatch.getScaleRows())
+    sendBeside(weights);
+  SmallVector<CombineOp> combines;
+  for (Operation *user : dispatch.getPositions().getUsers())
+    combines.push_back(cast<CombineOp>(user));
+  // Sums of a rank need the weights of its choices.
+  bool sums = parallel.getReduce() == RankReduction::PerRank;
+  SmallVector<std::optional<size_t>> weightSources(combines.size());
+  for (auto [combine, source] : llvm::zip(combines, weightSources)) {
+    if (!sums)
+      continue;
+    if (failed(prepareSums(b, combine, slots, others.has_value())))
+      return failure();
+    if (combine.getWeights())
+      source = sendBeside(combine.getWeights());
   }
   auto exchange =
       ExchangeOp::create(b, types, partition.getSend().getType(), sources,
@@ -451,15 +475,20 @@ LogicalResult Parallelizer::spread(DispatchOp dispatch) {
       parallel.getSlots(), CapacityAttr(), Priority::Position, Overflow::Drop,
       IntegerAttr(), dispatch.getUncovered(), dispatch.getScaleRows());
 
-  // The rows of the choices come home.
-  SmallVector<CombineOp> combines;
-  for (Operation *user : dispatch.getPositions().getUsers())
-    combines.push_back(cast<CombineOp>(user));
-  for (CombineOp combine : combines) {
-    if (failed(bringHome(combine, local, exchange.getReceived(), partition)))
+  // The rows of the choices come home, or their sums.
+  for (auto [combine, source] : llvm::zip(combines, weightSources)) {
+    if (failed(verifyRows(combine)))
       return failure();
+    if (sums)
+      bringSumsHome(b, combine,
+                    {exchange, local, partition,
+                     source ? Value(exchange.getRows()[*source]) : Value()});
+    else
+      bringHome(combine, local, exchange.getReceived(), partition);
     if (others)
       mergeHome(combine, *others);
+    if (sums)
+      finishSums(b, combine, slots, others.has_value());
   }
   dispatch.getGrouped().replaceAllUsesWith(local.getGrouped());
   dispatch.getOffsets().replaceAllUsesWith(local.getOffsets());
@@ -467,23 +496,25 @@ LogicalResult Parallelizer::spread(DispatchOp dispatch) {
   return success();
 }
 
-LogicalResult Parallelizer::bringHome(CombineOp combine, DispatchOp local,
-                                      Value received, PartitionOp partition) {
+LogicalResult Parallelizer::verifyRows(CombineOp combine) {
+  Type type = combine.getGrouped().getType();
+  if (cast<RankedTensorType>(type).isDynamicDim(0))
+    return success();
+  return combine.emitOpError("expected a dynamic number of rows, to spread "
+                             "the experts over ranks, got ")
+         << type;
+}
+
+void Parallelizer::bringHome(CombineOp combine, DispatchOp local,
+                             Value received, PartitionOp partition) {
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPoint(combine);
-  Value rows = combine.getGrouped();
-  auto type = cast<RankedTensorType>(rows.getType());
-  if (!type.isDynamicDim(0))
-    return combine.emitOpError("expected a dynamic number of rows, to spread "
-                               "the experts over ranks, got ")
-           << type;
   auto collect = CollectOp::create(
       b, local.getPositions(), cast<TypedValue<RankedTensorType>>(received));
-  Value home = returnRows(b, rows, collect.getOrder(), collect.getReturns(),
-                          partition.getReturns());
+  Value home = returnRows(b, combine.getGrouped(), collect.getOrder(),
+                          collect.getReturns(), partition.getReturns());
   combine.getGroupedMutable().set(home);
   combine.getPositionsMutable().set(partition.getHome());
-  return success();
 }
 
 namespace {
@@ -503,7 +534,8 @@ struct MoEParallelize : moe::impl::MoEParallelizeBase<MoEParallelize> {
         continue;
       auto parallel = function->getAttrOfType<ParallelAttr>(parallelAttrName);
       if (int64_t needed = slotsFor(function); !parallel && needed > 0) {
-        parallel = ParallelAttr::get(&getContext(), needed, replicas);
+        parallel =
+            ParallelAttr::get(&getContext(), needed, replicas, reduce, scope);
         function->setAttr(parallelAttrName, parallel);
       }
       if (!parallel || isSpread(function))

@@ -124,6 +124,11 @@ LogicalResult BackwardBuilder::create() {
   auto returnOp = dyn_cast<func::ReturnOp>(terminator);
   if (!forward.getBody().hasOneBlock() || !returnOp)
     return forward.emitError("expected a function of one block");
+  if (auto parallel = forward->getAttrOfType<ParallelAttr>(parallelAttrName);
+      parallel && parallel.getReduce() == RankReduction::PerRank)
+    return forward.emitError("expected reduce = ordered in ")
+           << parallelAttrName
+           << " to differentiate a function over ranks, got per_rank";
   std::string name = (forward.getName() + "_backward").str();
   auto module = forward->getParentOfType<ModuleOp>();
   if (Operation *existing = module.lookupSymbol(name))

@@ -10,6 +10,12 @@ func.func @replicas() attributes {moe.parallel = #moe.parallel<slots = 1, replic
 
 // -----
 
+// expected-error@+2 {{expected one of [ordered, per_rank] for how the rows of a token are added that several ranks have, got: sum}}
+// expected-error@+1 {{failed to parse MoE_ParallelAttr parameter 'reduce'}}
+func.func @reduce() attributes {moe.parallel = #moe.parallel<slots = 1, reduce = sum>} { return }
+
+// -----
+
 func.func @keep(%ids: tensor<?x2xi32>) {
   // expected-error@+1 {{priority(probability) needs weights}}
   %k = moe.keep %ids experts(4) capacity(<fixed = 1>) priority(probability) : tensor<?x2xi32>

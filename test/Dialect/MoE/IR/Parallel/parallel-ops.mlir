@@ -31,3 +31,13 @@ func.func @exchanges(%x: tensor<?x16xf32>, %tokens: tensor<?x2xi32>, %local: ten
   %own = moe.own_rows %all : tensor<?x2xi32>
   return
 }
+
+// -----
+
+// Defaults are not printed.
+// CHECK-LABEL: func.func @options()
+// CHECK-SAME:    moe.parallel = #moe.parallel<slots = 4, reduce = per_rank, scope = rank>
+func.func @options() attributes {moe.parallel = #moe.parallel<slots = 4, replicas = 1, reduce = per_rank, scope = rank>} { return }
+// CHECK-LABEL: func.func @defaults()
+// CHECK-SAME:    moe.parallel = #moe.parallel<slots = 4>
+func.func @defaults() attributes {moe.parallel = #moe.parallel<slots = 4, reduce = ordered, scope = group>} { return }

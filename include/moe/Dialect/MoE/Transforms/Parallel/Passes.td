@@ -31,6 +31,11 @@ def MoEParallelize : Pass<"moe-parallelize", "::mlir::ModuleOp"> {
     brings the operands of such a gate (`expert_choice`, `score_axis(tokens)`)
     and the ids of a dispatch with a capacity to all ranks, `moe.keep` drops
     what one rank would drop, and `moe.own_rows` takes the tokens of this rank.
+    With `scope = rank` each rank decides for its own tokens, and gathers none.
+
+    With `reduce = per_rank`, the experts' rank adds the rows of each token by a
+    `moe.combine`, whose weights leave with the tokens, and one row of a token
+    comes home from each rank. There a `moe.combine` adds these.
 
     Of experts of several kinds (`moe.expert` on ranges of ids), those of the
     largest range are spread. Every rank runs the others for its own tokens.
@@ -42,7 +47,23 @@ def MoEParallelize : Pass<"moe-parallelize", "::mlir::ModuleOp"> {
     Option<"ranks", "ranks", "int64_t", "0",
            "as many slots as this many ranks need to hold all experts">,
     Option<"replicas", "replicas", "int64_t", "1",
-           "ranks that hold an expert at most">
+           "ranks that hold an expert at most">,
+    Option<"reduce", "reduce", "::mlir::moe::RankReduction",
+           "::mlir::moe::RankReduction::Ordered",
+           "how the rows of a token are added that several ranks have",
+           [{::llvm::cl::values(
+             clEnumValN(::mlir::moe::RankReduction::Ordered, "ordered",
+                        "at home, in the order of choices"),
+             clEnumValN(::mlir::moe::RankReduction::PerRank, "per_rank",
+                        "on each rank, then at home"))}]>,
+    Option<"scope", "scope", "::mlir::moe::TokenScope",
+           "::mlir::moe::TokenScope::Group",
+           "whose tokens compete for the places of an expert",
+           [{::llvm::cl::values(
+             clEnumValN(::mlir::moe::TokenScope::Group, "group",
+                        "those of all ranks"),
+             clEnumValN(::mlir::moe::TokenScope::Rank, "rank",
+                        "those of each rank"))}]>
   ];
   let statistics = [
     Statistic<"numDispatches", "dispatches", "dispatches spread over ranks">
