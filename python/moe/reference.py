@@ -269,7 +269,9 @@ def gate(logits: ArrayLike, *, top_k: int, bias: ArrayLike | None = None,
       bias: ``[E]``, added to the scores for the selection only
         (aux-loss-free balancing, arXiv:2408.15664; DeepSeek-V3).
       noise: ``[T, E]``, added to the logits (noisy top-k, arXiv:1701.06538).
-      ids: ``[T, K]`` i32, a given choice (hash layers, arXiv:2106.04426).
+      ids: ``[T, K]`` i32, a given choice (hash layers, arXiv:2106.04426); in
+        ``score_each_choice`` one without an expert takes the best that is left,
+        with weight 0, and the others are scored, and have gradients, without it.
       score: ``softmax`` (Mixtral, Switch), ``sigmoid`` (DeepSeek-V3, Llama 4),
         ``relu`` (ReMoE, arXiv:2412.14711), ``sqrt_softplus`` (DeepSeek-V4) or ``none``.
       score_axis: a softmax runs over the ``experts`` of a token or over the

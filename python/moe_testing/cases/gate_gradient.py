@@ -147,13 +147,14 @@ def scores_of(case: Case, values: Tensor) -> Tensor:
             }[case.score](values)
 
 
-def each_choice(case: Case, logits: Tensor, ids: Tensor) -> Tensor:
+def each_choice(case: Case, logits: Tensor, ids: Tensor, valid: Tensor) -> Tensor:
+    """The scores of the choices; one that is none has taken the best of those that are left."""
     left, columns = torch.ones_like(logits, dtype=torch.bool), []
     for k in range(case.top_k):
-        chosen = ids[:, k:k + 1]
+        best, first = logits.detach().masked_fill(~left, -torch.inf).max(1, keepdim=True)
+        chosen = torch.where(valid[:, k:k + 1], ids[:, k:k + 1], first)
         counted = left.clone()
         if case.margin is not None:
-            best = logits.gather(1, chosen).detach()
             counted &= ~((best - logits) / torch.maximum(logits.abs(), best) > case.margin)
         p = logits.masked_fill(~counted, -torch.inf).softmax(1)
         columns.append(p.gather(1, chosen))
@@ -166,7 +167,7 @@ def weights_of(case: Case, logits: Tensor, ids: Tensor) -> Tensor:
     valid = (ids >= 0) & (ids < case.experts)
     ids = torch.where(valid, ids, 0)
     if case.order == "score_each_choice":
-        s = each_choice(case, logits, ids)
+        s = each_choice(case, logits, ids, valid)
     elif case.order == "score_then_select":
         s = scores_of(case, logits).gather(1, ids)
     else:

@@ -164,6 +164,101 @@ def test_hostile(name):
     missing[3] = -1
     d = layer(name)(ids=missing, **inputs)
     assert case.axis == "tokens" or not d[3].any()
-    if case.order != "score_each_choice":  # it took the best that was left
-        weights, _ = case.gate(inputs["logits"], inputs.get("noise"), missing)
-        check(d, missing, weights, usable)
+    weights, _ = case.gate(inputs["logits"], inputs.get("noise"), missing)
+    check(d, missing, weights, usable)
+
+
+@pytest.mark.parametrize("pipeline", ["moe-cpu", "moe-reference"])
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("name", [n for n in SOME if CASES[n].order == "score_each_choice"])
+def test_choice_without_an_expert(name, place, pipeline):
+    """Where each choice is scored, it took the best that was left; the others have gradients."""
+    case, inputs = CASES[name], logits_of(name, 33)
+    ids = choices_of(name, inputs)
+    ids[::2, place] = -1
+    ids[1::2, place] = case.experts
+    d = layer(name, pipeline)(ids=ids, **inputs)
+    exact = expected(case, ids, **inputs)
+    assert exact.any()
+    assert data.relative_error(d, exact) <= TOLERANCE[case.element]
+
+
+# Jitter of the rows and noise of the logits, drawn in the layer from seeds that the caller gives.
+NOISY = """
+func.func @router(%x: tensor<?x8xf32> {moe.role = "input", moe.name = "x"},
+    %seeds: tensor<2xi32> {moe.role = "input", moe.name = "seeds"},
+    %w: tensor<8x6xf32> {moe.role = "weight", moe.name = "w"})
+    -> (tensor<?x3xf32>, tensor<?x3xi32>) {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %zero = arith.constant 0.0 : f32
+  %less = arith.constant 0.9 : f64
+  %more = arith.constant 1.1 : f64
+  %low = arith.constant -0.5 : f64
+  %high = arith.constant 0.5 : f64
+  %first = tensor.extract %seeds[%c0] : tensor<2xi32>
+  %second = tensor.extract %seeds[%c1] : tensor<2xi32>
+  %t = tensor.dim %x, %c0 : tensor<?x8xf32>
+  %rows = tensor.empty(%t) : tensor<?x8xf32>
+  %jitter = linalg.fill_rng_2d ins(%less, %more, %first : f64, f64, i32)
+      outs(%rows : tensor<?x8xf32>) -> tensor<?x8xf32>
+  %jittered = linalg.mul ins(%x, %jitter : tensor<?x8xf32>, tensor<?x8xf32>)
+      outs(%rows : tensor<?x8xf32>) -> tensor<?x8xf32>
+  %empty = tensor.empty(%t) : tensor<?x6xf32>
+  %zeros = linalg.fill ins(%zero : f32) outs(%empty : tensor<?x6xf32>) -> tensor<?x6xf32>
+  %logits = linalg.matmul ins(%jittered, %w : tensor<?x8xf32>, tensor<8x6xf32>)
+      outs(%zeros : tensor<?x6xf32>) -> tensor<?x6xf32>
+  %noise = linalg.fill_rng_2d ins(%low, %high, %second : f64, f64, i32)
+      outs(%empty : tensor<?x6xf32>) -> tensor<?x6xf32>
+  %weights, %ids = moe.gate %logits noise(%noise : tensor<?x6xf32>) top_k(3) normalize(<sum>)
+    : tensor<?x6xf32>
+  return %weights, %ids : tensor<?x3xf32>, tensor<?x3xi32>
+}
+"""
+
+
+def drawn(low: float, high: float, seed: int, shape: tuple[int, int]) -> np.ndarray:
+    """linalg.fill_rng_2d, as MLIR defines it: two steps of a linear congruential generator."""
+    row, column = np.indices(shape, np.uint64)
+
+    def step(value: np.ndarray) -> np.ndarray:
+        return (value * 1103515245 + 12345) % 2**32
+
+    bits = step(column + step(row + np.uint64(seed))).astype(np.uint32).view(np.int32)
+    return ((bits.astype(np.float64) + 2147483647) * ((high - low) * 2.3283064e-10)
+            + low).astype(np.float32)
+
+
+@pytest.mark.parametrize("pipeline", ["moe-cpu", "moe-reference"])
+def test_seeds(pipeline):
+    """The same seeds have the same bits, and gradients of what they drew."""
+    import moe
+    import torch
+
+    r = data.rng("seeds")
+    x = r.standard_normal((65, 8)).astype(np.float32)
+    w = r.standard_normal((8, 6)).astype(np.float32)
+    g = r.standard_normal((65, 3)).astype(np.float32)
+    found = {}
+    for threads, seeds in ((1, (7, 10007)), (2, (7, 10007)), (2, (8, 10007)), (2, (7, 10008))):
+        module = moe.compile(NOISY, options=["--backward=all", f"--pipeline={pipeline}"],
+                             num_threads=threads)
+        layer, backward = (module.layer({"w": w}, function=n)
+                           for n in ("router", "router_backward"))
+        given = {"x": x, "seeds": np.array(seeds, np.int32), "result0_gradient": g}
+        weights, ids, *saved = layer(x=x, seeds=given["seeds"])
+        given.update({f"saved{i}": s for i, s in enumerate(saved)})
+        results = (weights, *backward(**{i.name: given[i.name]
+                                         for i in backward.signature.inputs}))
+        exact = [torch.from_numpy(v).double().requires_grad_() for v in (x, w)]
+        jitter, noise = drawn(0.9, 1.1, seeds[0], x.shape), drawn(-0.5, 0.5, seeds[1], (65, 6))
+        p, chosen = ((exact[0] * torch.from_numpy(jitter)) @ exact[1]
+                     + torch.from_numpy(noise)).softmax(1).topk(3)
+        p = p / p.sum(1, keepdim=True)
+        p.backward(torch.from_numpy(g).double())
+        assert np.array_equal(ids, chosen)
+        for result, wanted in zip(results, (p.detach(), exact[0].grad, exact[1].grad)):
+            assert data.relative_error(result, wanted.numpy()) <= TOLERANCE["f32"]
+        for result, before in zip(results, found.setdefault(seeds, results)):
+            assert np.array_equal(data.bits(result), data.bits(before))
+    assert len({weights.tobytes() for weights, *_ in found.values()}) == 3

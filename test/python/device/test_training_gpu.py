@@ -215,9 +215,7 @@ def test_gate_gradient(name, target, record):
     case = gate_gradient.CASES[name]
     inputs = gate_gradient.logits_of(name, 33)
     ids = gate_gradient.choices_of(name, inputs).copy()
-    # Where each choice scores those that are left, what follows none is not defined.
-    if case.order != "score_each_choice":
-        ids[3, 0] = -1
+    ids[3, 0] = -1
     whole = gate_gradient.expected(case, ids, **inputs)
     inputs["gradient"][-1, 0] = np.nan
     out = gpu.empty(case.element, inputs["logits"].shape, guarded=True)
