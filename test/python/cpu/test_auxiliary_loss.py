@@ -4,6 +4,7 @@ autograd, and against the functions of transformers; moe.update_bias against its
 from __future__ import annotations
 
 import functools
+import re
 
 import numpy as np
 import pytest
@@ -97,6 +98,39 @@ def test_transformers_z():
     assert of_largest(d, logits.grad.numpy()) <= TOLERANCE["f32"]
 
 
+@pytest.mark.parametrize("choices", [1, 2, K])
+def test_deepspeed(choices):
+    """Its l_aux, which counts choices before any is dropped: the first one, but of top-k all."""
+    sharded = pytest.importorskip("deepspeed.moe.sharded_moe")
+    name = {1: "first_choices", 2: "first_choices", K: "deepspeed_topk"}[choices]
+    inputs = inputs_of(name, 60)
+    logits = torch.from_numpy(inputs["values"]).requires_grad_()  # its code needs f32
+    inputs["ids"] = logits.softmax(1).topk(K)[1].numpy().astype(np.int32)
+    if "mask" in inputs:
+        inputs["mask"][:] = 1
+    if choices == 2:
+        exact = sharded.top2gating(logits, 1.0, 4, top2_2nd_expert_sampling=False)[0]
+    elif choices == 1:
+        exact = sharded.top1gating(logits, 1.0, 4, use_rts=False)[0]
+    else:
+        exact = sharded.topkgating(logits, choices, 1.0, 4)[0]
+    exact.backward(torch.tensor(1.5))
+    loss, d = layer(name)(**inputs)
+    assert loss == pytest.approx(exact.item(), rel=2e-6)
+    assert of_largest(d, logits.grad.numpy()) <= TOLERANCE["f32"]
+
+
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if not c.sequences])
+def test_micro_batches(name):
+    """A mean, not a sum: a coefficient stays the same when a batch is cut into equal parts."""
+    part = inputs_of(name, 32)
+    whole = {n: v if n == "upstream" else np.concatenate([v] * 4) for n, v in part.items()}
+    (loss, d), (its, gradient) = layer(name)(**whole), layer(name)(**part)
+    assert loss == pytest.approx(its, rel=TOLERANCE["f32"]) and its
+    wanted = np.concatenate([gradient.astype(np.float64) / 4] * 4)
+    assert of_largest(d, wanted) <= 2 * TOLERANCE[CASES[name].element]
+
+
 # --------------------------------------------------------------------------
 # What must stay finite
 # --------------------------------------------------------------------------
@@ -161,6 +195,27 @@ def test_update_bias(element):
         exact, moved = updated(**inputs)
         assert np.array_equal(load, exact)
         assert np.array_equal(data.bits(new), data.bits(moved))
+
+
+@pytest.mark.parametrize("pipeline", ["moe-cpu", "moe-reference"])
+@pytest.mark.parametrize("element", BIAS)
+def test_update_bias_in_place(element, pipeline):
+    """The bias is state in the memory of the caller, with which the next step starts."""
+    import moe
+
+    bias = BIAS[element]
+    text = balance_text(element).replace('"bias"}', '"bias", moe.accumulates = "new"}').replace(
+        f"(tensor<6xi32>, {bias}) {{", f'(tensor<6xi32>, {bias} {{moe.name = "new"}}) {{')
+    update = moe.compile(text, options=[f"--pipeline={pipeline}"]).layer([])
+    assert [info.accumulates for info in update.signature.outputs] == [False, True]
+    assert [info.name for info in update.signature.inputs] == ["ids", "mask"]
+    inputs = balance_inputs(element, 64)
+    state, exact = inputs["bias"].copy(), inputs["bias"]
+    for _ in range(3):
+        exact = updated(**{**inputs, "bias": exact})[1]
+        update(ids=inputs["ids"], mask=inputs["mask"], out=(np.empty(6, np.int32), state))
+        assert np.array_equal(data.bits(state), data.bits(exact))
+    assert not np.array_equal(data.bits(state), data.bits(inputs["bias"]))
 
 
 # --------------------------------------------------------------------------
@@ -302,3 +357,112 @@ func.func @router(%logits: tensor<?x{E}xf32> {{moe.role = "input", moe.name = "l
     gradient = backward(**{i.name: given[i.name] for i in backward.signature.inputs})
     assert loss == pytest.approx(expected_loss.item(), rel=2e-6)
     assert of_largest(gradient, exact.grad.numpy()) <= TOLERANCE["f32"]
+
+
+H, I = 8, 5
+# The second result is the loss of the load of this layer.
+LAYER = f"""
+func.func @layer(%x: tensor<?x{H}xf32> {{moe.role = "input", moe.name = "x"}},
+    %router: tensor<{H}x{E}xf32> {{moe.role = "weight", moe.name = "router"}},
+    %w1: tensor<{E}x{H}x{I}xf32> {{moe.role = "weight", moe.name = "w1"}},
+    %w2: tensor<{E}x{I}x{H}xf32> {{moe.role = "weight", moe.name = "w2"}})
+    -> (tensor<?x{H}xf32>, tensor<f32>) {{
+  %c0 = arith.constant 0 : index
+  %k = arith.constant {K} : index
+  %zero = arith.constant 0.0 : f32
+  %t = tensor.dim %x, %c0 : tensor<?x{H}xf32>
+  %r = arith.muli %t, %k : index
+  %none = tensor.empty(%t) : tensor<?x{E}xf32>
+  %zeros = linalg.fill ins(%zero : f32) outs(%none : tensor<?x{E}xf32>) -> tensor<?x{E}xf32>
+  %logits = linalg.matmul ins(%x, %router : tensor<?x{H}xf32>, tensor<{H}x{E}xf32>)
+      outs(%zeros : tensor<?x{E}xf32>) -> tensor<?x{E}xf32>
+  %w, %ids = moe.gate %logits top_k({K}) normalize(<sum>) : tensor<?x{E}xf32>
+  %loss = moe.auxiliary_loss load_balance %logits ids(%ids : tensor<?x{K}xi32>)
+      coefficient(0.5) : tensor<?x{E}xf32>
+  %tokens, %offsets, %positions = moe.route %ids experts({E}) : tensor<?x{K}xi32>
+  %i = tensor.empty(%r) : tensor<?x{I}xf32>
+  %a = moe.grouped_matmul %x gather(%tokens : tensor<?xi32>) offsets(%offsets : tensor<{E + 1}xi32>)
+      weights(%w1 : tensor<{E}x{H}x{I}xf32>) outs(%i : tensor<?x{I}xf32>) {{
+  ^bb0(%s: f32):
+    %p = math.tanh %s : f32
+    moe.yield %p : f32
+  }} : tensor<?x{H}xf32> -> tensor<?x{I}xf32>
+  %o = tensor.empty(%r) : tensor<?x{H}xf32>
+  %y = moe.grouped_matmul %a offsets(%offsets : tensor<{E + 1}xi32>)
+      weights(%w2 : tensor<{E}x{I}x{H}xf32>) outs(%o : tensor<?x{H}xf32>) {{
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  }} : tensor<?x{I}xf32> -> tensor<?x{H}xf32>
+  %n = tensor.empty(%t) : tensor<?x{H}xf32>
+  %z = moe.gather_sum %y, %positions weights(%w : tensor<?x{K}xf32>) outs(%n : tensor<?x{H}xf32>)
+      : tensor<?x{H}xf32>, tensor<?x{K}xi32> -> tensor<?x{H}xf32>
+  return %z, %loss : tensor<?x{H}xf32>, tensor<f32>
+}}
+"""
+
+
+def test_computed_again():
+    """Products that the backward pass computes again do not count a loss again."""
+    import moe
+
+    r = data.rng("loss computed again")
+    weights = {"router": (H, E), "w1": (E, H, I), "w2": (E, I, H)}
+    weights = {n: r.standard_normal(s).astype(np.float32) for n, s in weights.items()}
+    x = r.standard_normal((33, H)).astype(np.float32)
+    exact = {n: torch.from_numpy(v).double().requires_grad_()
+             for n, v in {"x": x, **weights}.items()}
+    logits = exact["x"] @ exact["router"]
+    p, ids = logits.softmax(1).topk(K)
+    act = torch.einsum("th,tkhi->tki", exact["x"], exact["w1"][ids]).tanh()
+    y = (torch.einsum("tki,tkih->tkh", act, exact["w2"][ids])
+         * (p / p.sum(1, keepdim=True))[..., None]).sum(1)
+    dy = r.standard_normal(x.shape).astype(np.float32)
+    (y * torch.from_numpy(dy)).sum().add(1.5 * 0.5 * balance(Case(), logits, ids)).backward()
+    found = []
+    for options in ([], ["--save=routes"]):
+        module = moe.compile(LAYER, options=["--backward=all", *options])
+        forward, backward = (module.layer(
+            {i.name: weights[i.name] for i in module.signature(n).weights}, function=n)
+            for n in ("layer", "layer_backward"))
+        _, _, *saved = forward(x)
+        given = {"x": x, "result0_gradient": dy, "result1_gradient": np.array(1.5, np.float32),
+                 **{f"saved{i}": s for i, s in enumerate(saved)}}
+        results = backward(**{i.name: given[i.name] for i in backward.signature.inputs})
+        found.append(dict(zip((i.name for i in backward.signature.outputs), results)))
+        found[-1]["saved"] = len(saved)
+    assert found[1].pop("saved") < found[0].pop("saved")
+    for name, tensor in exact.items():
+        first, again = (f[f"{name}_gradient"] for f in found)
+        assert np.array_equal(data.bits(first), data.bits(again))
+        assert of_largest(first, tensor.grad.numpy()) <= 2 * TOLERANCE["f32"], name
+
+
+def test_wrong_backward_calls():
+    """Gradients and saved tensors of another shape or type, or none, as without a forward call."""
+    import moe
+
+    weights = {"router": np.ones((H, E)), "w1": np.ones((E, H, I)), "w2": np.ones((E, I, H))}
+    weights = {n: w.astype(np.float32) for n, w in weights.items()}
+    module = moe.compile(LAYER, options=["--backward=all"])
+    forward, backward = (module.layer(
+        {i.name: weights[i.name] for i in module.signature(n).weights}, function=n)
+        for n in ("layer", "layer_backward"))
+    x = np.ones((5, H), np.float32)
+    _, _, *saved = forward(x)
+    given = {"x": x, "result0_gradient": x, "result1_gradient": np.array(1, np.float32),
+             **{f"saved{i}": s for i, s in enumerate(saved)}}
+    given = {i.name: given[i.name] for i in backward.signature.inputs}
+    backward(**given)
+    for wrong, message in [
+            ({"result0_gradient": x[:, 1:].copy()},
+             f"input 'result0_gradient': extent 1 is {H - 1}, expected {H}"),
+            ({"result0_gradient": x[1:]},
+             "input 'result0_gradient': extent 0 is 4, expected T = 5 as in 'x'"),
+            ({"result0_gradient": x.astype(np.float64)},
+             "input 'result0_gradient' has type f64, expected f32"),
+            ({"saved0": saved[0][1:]}, "input 'saved0': extent 0 is 4, expected T = 5 as in 'x'"),
+            ({"result0_gradient": None}, "missing inputs: result0_gradient"),
+            ({"saved0": None}, "missing inputs: saved0")]:
+        call = {n: a for n, a in {**given, **wrong}.items() if a is not None}
+        with pytest.raises(moe.MoEError, match=re.escape(message)):
+            backward(**call)

@@ -203,6 +203,27 @@ def test_checkpointing():
         assert all(torch.equal(actual[n], expected[n]) for n in expected)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_loss_of_the_router(checkpointing):
+    """Compiled experts route as others do, and a layer that runs again does not count it twice."""
+    model = MODELS["mixtral"]().model.train()
+    model.config.output_router_logits = True
+    expected = {}
+    for coefficient in (0.5, 0.0):
+        model.router_aux_loss_coef = coefficient
+        expected[coefficient] = gradients_of(copy.deepcopy(model).double())
+    model.router_aux_loss_coef = 0.5
+    model.set_experts_implementation(ce.NAME)
+    if checkpointing:
+        # A reentrant one has no gradient of this loss, by any implementation.
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    actual = gradients_of(model)
+    assert set(actual) == set(expected[0.5])
+    assert all(relative(actual[n], expected[0.5][n]) <= 10 * F32 for n in actual)
+    gates = [n for n in actual if n.endswith("gate.weight")]
+    assert gates and all(relative(expected[0.0][n], expected[0.5][n]) > 1e-3 for n in gates)
+
+
 def test_bf16_and_autocast(record):
     """Experts by themselves: in bf16 another rounding may send a token to other experts."""
     experts, (x, ids, weights) = mixtral_experts(), route(T)
@@ -483,6 +504,30 @@ def test_weights_changed_before_backward():
         experts.down_proj.add_(1.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.sum().backward()
+
+
+@pytest.mark.parametrize("which", ["x", "weights"])
+def test_inputs_changed_before_backward(which):
+    experts, (x, ids, weights) = mixtral_experts(), route(T)
+    x, weights = x.clone(), weights.clone()
+    y = experts(x, ids, weights)
+    (x if which == "x" else weights).mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_wrong_gradients():
+    """Of another shape an error, of another type converted, as autograd has it; a second backward
+    pass has nothing left of its forward pass."""
+    experts, arguments = mixtral_experts(), route(T)
+    y = experts(*arguments)
+    with pytest.raises(RuntimeError, match="Mismatch in shape"):
+        y.backward(torch.ones(T + 1, H))
+    expected = torch.autograd.grad(y, experts.down_proj, torch.ones_like(y), retain_graph=True)[0]
+    found = torch.autograd.grad(y, experts.down_proj, torch.ones(y.shape, dtype=torch.float64))[0]
+    assert torch.equal(found, expected)
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        torch.autograd.grad(y, experts.down_proj, torch.ones_like(y))
 
 
 def test_freed_weights():
