@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cinttypes>
 #include <cmath>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <sched.h>
@@ -241,17 +242,18 @@ moe_rt_status_t moe_rt_group_s::agree(Words own, moe_rt_status_t failure,
   if (!status) {
     own.number = agreements++;
     own.status = moe_rt_status_code(failure);
+    stride = readsPeers() ? mostStride : Words::count;
     for (size_t r = 0; r < size(); ++r) {
-      questions[r] = own;
+      *wordsAt(r) = own;
       if (counts)
-        questions[r].values[4] = counts[r];
+        wordsAt(r)->values[4] = counts[r];
     }
     if (size() == 1) {
-      answers[0] = questions[0];
+      *wordsAt(1) = *wordsAt(0);
     } else {
       status = start([&](void **request) {
-        return communicator.counts(communicator.user, &questions[0].action,
-                                   &answers[0].action, Words::count, nullptr,
+        return communicator.counts(communicator.user, &wordsAt(0)->action,
+                                   &wordsAt(size())->action, stride, nullptr,
                                    request);
       });
       if (!status)
@@ -269,9 +271,10 @@ moe_rt_status_t moe_rt_group_s::agree(Words own, moe_rt_status_t failure,
 //===----------------------------------------------------------------------===//
 
 moe_rt_status_t moe_rt_group_s::initialise() {
-  MOE_RT_TRY(words.grow(2 * size() * sizeof(Words), "words of agreements"));
-  questions = reinterpret_cast<Words *>(words.data());
-  answers = questions + size();
+  const uint64_t bytes = 2 * size() * mostStride * sizeof(int64_t);
+  MOE_RT_TRY(words.grow(bytes, "words of agreements"));
+  // Where rows lie is told in some agreements only.
+  std::memset(words.data(), 0, bytes);
   return nullptr;
 }
 

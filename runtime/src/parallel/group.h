@@ -141,7 +141,18 @@ struct moe_rt_group_s {
   moe_rt_status_t agree(Words own, moe_rt_status_t failure,
                         const std::vector<Common> &common,
                         const int64_t *counts = nullptr);
-  const Words &heard(size_t rank) const { return answers[rank]; }
+  const Words &heard(size_t rank) const { return *wordsAt(size() + rank); }
+  /// Where rows are read where they lie, an agreement also tells where the
+  /// first ones are, up to so many values: they need no collective of their
+  /// own. To be filled in before it.
+  static constexpr size_t mostCarried = 3;
+  SharedRows *carriedTo(size_t rank) {
+    stride = readsPeers() ? mostStride : Words::count;
+    return reinterpret_cast<SharedRows *>(wordsAt(rank) + 1);
+  }
+  const SharedRows *carriedOf(size_t rank) const {
+    return reinterpret_cast<const SharedRows *>(wordsAt(size() + rank) + 1);
+  }
 
   // Reading rows of other ranks. Before the ranks meet, `reservePlaces` makes
   // room for so many values; then `toldTo` is filled in and told, and `heardOf`
@@ -200,9 +211,17 @@ private:
   moe_rt_status_t compare(const std::vector<Common> &common,
                           moe_rt_status_t failure) const;
 
+  /// The words for each rank, then those from each.
+  Words *wordsAt(size_t index) const {
+    return reinterpret_cast<Words *>(
+        words.data() + index * static_cast<size_t>(stride) * sizeof(int64_t));
+  }
+  static constexpr int32_t mostStride =
+      Words::count + static_cast<int32_t>(mostCarried) * SharedRows::words;
+
   moe::rt::SharedBuffer words, places;
+  int32_t stride = Words::count; // of the words of the last agreement
   std::unique_ptr<moe::rt::Segments> segments;
-  Words *questions = nullptr, *answers = nullptr;
   std::vector<Pending> pending;
   moe::rt::Poller poller{[this] { return testPending(); }};
   int64_t agreements = 0;

@@ -214,6 +214,8 @@ moe_rt_status_t ParallelCall::meet(size_t step, moe_rt_status_t failure) {
     else if (leaves)
       failure =
           group.packed.grow(packedBytes(step, packedRows), "rows to send");
+    if (ready > 0 && leaves && !failure)
+      failure = tellInMeeting(step);
   }
   Words own = {static_cast<int64_t>(Action::call), 0, 0, {}};
   own.values[layerWord] = static_cast<int64_t>(layer.number);
@@ -323,7 +325,11 @@ moe_rt_status_t ParallelCall::reserve(size_t step, int64_t &rounds) {
   int64_t least = INT64_MAX;
   for (size_t r = 0; r < group.size(); ++r)
     least = std::min(least, group.heard(r).values[readyWord]);
-  if (least >= allTokens) {
+  if (least < allTokens) {
+    // What was told may lie elsewhere afterwards.
+    hasTold = false;
+    copiedStep = SIZE_MAX;
+  } else {
     (void)memory.layoutGathered(allTokens);
     (void)memory.layoutReceived(layer.readyRows);
     return nullptr;

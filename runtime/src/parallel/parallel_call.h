@@ -122,7 +122,9 @@ private:
                            size_t besideEnd);
   moe_rt_status_t readGathered(const char *from, char *to, uint64_t rowBytes);
   moe_rt_status_t cannotRead(size_t rank) const;
-  moe_rt_status_t tellPlaces(size_t step, const Traffic &traffic);
+  moe_rt_status_t tellPlaces(size_t step, const Traffic &traffic,
+                             bool inMeeting);
+  moe_rt_status_t tellInMeeting(size_t step);
   moe_rt_status_t readFrom(size_t rank, const Sent &sent,
                            const SharedRows &place, int64_t rows, char *to);
 
@@ -148,6 +150,7 @@ private:
   uint64_t packedBegin = 0;      // where rows to send are packed
   uint64_t receivedBegin = 0;    // where rows are received
   size_t copiedStep = SIZE_MAX;  // whose values are where others read them
+  bool hasTold = false;          // the meeting said where rows to read are
   size_t current = 0;            // step
   bool isCommon = false;         // the error is one of all ranks
   StageTimer timer;

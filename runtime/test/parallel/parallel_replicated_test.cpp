@@ -95,7 +95,7 @@ TEST(ParallelReplicated, EndsAtEachFailureOfTheEngine) {
           EXPECT_NE(result.message.find("the group is dead"), std::string::npos)
               << result.message;
         });
-      EXPECT_EQ(steps, way == MOE_RT_WAY_PEER ? 16 : 14);
+      EXPECT_EQ(steps, way == MOE_RT_WAY_PEER ? 15 : 14);
     }
 }
 

@@ -14,6 +14,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
+#include <utility>
 
 using namespace moe;
 using namespace moe::rt;
@@ -36,7 +38,8 @@ moe_rt_status_t ParallelCall::cannotRead(size_t rank) const {
 }
 
 /// Note where the values of an exchange lie, for each rank.
-moe_rt_status_t ParallelCall::tellPlaces(size_t step, const Traffic &traffic) {
+moe_rt_status_t ParallelCall::tellPlaces(size_t step, const Traffic &traffic,
+                                         bool inMeeting) {
   const Exchange &exchange = function.steps[step].exchange;
   const size_t count = exchange.values.size();
   const bool leaves = !exchange.expected;
@@ -75,7 +78,8 @@ moe_rt_status_t ParallelCall::tellPlaces(size_t step, const Traffic &traffic) {
     Window source = placeOf(sent.source);
     Window index = sent.index ? placeOf(*sent.index) : Window{0, 0};
     for (size_t r = 0; r < group.size(); ++r)
-      group.toldTo(r, count)[i] = {source, index, traffic.sendBegins[r]};
+      (inMeeting ? group.carriedTo(r) : group.toldTo(r, count))[i] = {
+          source, index, traffic.sendBegins[r]};
   }
   // What goes home is another copy in each round.
   if (leaves)
@@ -86,6 +90,20 @@ moe_rt_status_t ParallelCall::tellPlaces(size_t step, const Traffic &traffic) {
                    "layer '%s', step %zu: no memory for a copy of what other "
                    "ranks read",
                    function.signature.name.c_str(), step);
+}
+
+/// Note where all rows that leave lie, so that they can be read once the ranks
+/// have met.
+moe_rt_status_t ParallelCall::tellInMeeting(size_t step) {
+  if (!group.readsPeers() ||
+      function.steps[step].exchange.values.size() > group.mostCarried)
+    return nullptr;
+  Traffic traffic(group.size());
+  std::partial_sum(sends.begin(), sends.end() - 1,
+                   traffic.sendBegins.begin() + 1);
+  MOE_RT_TRY(tellPlaces(step, traffic, true));
+  hasTold = true;
+  return nullptr;
 }
 
 /// Copy rows of another rank from its memory, if that is where they are.
@@ -130,8 +148,10 @@ moe_rt_status_t ParallelCall::readRows(size_t step, const Traffic &traffic,
   const size_t count = exchange.values.size(), own = group.rank();
   // All know that nobody has a token.
   const bool isEmpty = allTokens == 0;
-  if (!isEmpty) {
-    MOE_RT_TRY(tellPlaces(step, traffic));
+  // Only those that left after a meeting, and not in rounds.
+  const bool wasTold = std::exchange(hasTold, false);
+  if (!isEmpty && !wasTold) {
+    MOE_RT_TRY(tellPlaces(step, traffic, false));
     MOE_RT_TRY(group.startTelling(count));
   }
   moe_rt_status_t status = nullptr;
@@ -156,7 +176,9 @@ moe_rt_status_t ParallelCall::readRows(size_t step, const Traffic &traffic,
       char *to = addressOf(sent.result) +
                  static_cast<uint64_t>(traffic.receiveBegins[r]) * rowBytes;
       if (r != own) {
-        MOE_RT_TRY(readFrom(r, sent, group.heardOf(r, count)[i], rows, to));
+        const SharedRows *places =
+            wasTold ? group.carriedOf(r) : group.heardOf(r, count);
+        MOE_RT_TRY(readFrom(r, sent, places[i], rows, to));
         layer.exchanged.bytes_received +=
             static_cast<uint64_t>(rows) * rowBytes;
         continue;
