@@ -54,7 +54,7 @@ moe_add_python_tests(engines
 moe_add_python_tests(parallel
   parallel/parallel_ops parallel/parallel_plan parallel/placement
   parallel/process_group parallel/rank_checkpoints parallel/rank_options
-  parallel/ranks
+  parallel/rank_programs parallel/ranks
   parallel/replicated_ranks
   parallel/torch_ranks parallel/training_ranks parallel/transformers_ranks
   COST 90)
