@@ -193,9 +193,11 @@ class Group(OfThisProcess):
         return f"<moe.parallel.Group: rank {self.rank} of {self.size}>"
 
 
-def as_group(group: Any, num_threads: int) -> Group:
+def as_group(group: Any, num_threads: int, tokens: str = "sharded") -> Group:
     """Return the group that ``moe.compile`` and ``moe.load`` are called with."""
-    return group if isinstance(group, Group) else Group(group, num_threads=num_threads)
+    if isinstance(group, Group):
+        return group
+    return Group(group, num_threads=num_threads, tokens=tokens)
 
 
 @dataclass(frozen=True)

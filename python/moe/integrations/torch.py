@@ -137,7 +137,9 @@ class Imported:
         each expert is on one rank. The loss is the sum over the ranks: gradients of what all ranks
         have, such as the router, are added up over a process group, in the order of ranks, and
         are the caller's to add up with a ``moe.parallel.Group``. All weights need the same
-        gradients on all ranks, when the layer is made.
+        gradients on all ranks, when the layer is made. With ``tokens="replicated"`` all ranks call
+        it with the same rows, as attention in tensor parallelism has them, and have the loss and
+        the gradients of one rank.
         """
         if self.reason is not None:
             raise MoEError(UNIMPLEMENTED, self.reason)

@@ -107,6 +107,30 @@ def test_training(family, size):
                                rtol=0, atol=1e-5 * np.abs(one["last"]).max())
 
 
+def on_same_tokens(group, family: str):
+    torch.set_num_threads(1)
+    block, x, target = block_and_rows(family)
+    layer = moe.from_torch(block).trainable(group=group, tokens="replicated")
+    return layer.own_experts, train(layer, x, target)
+
+
+def test_same_tokens():
+    """Ranks with the same tokens, as attention in tensor parallelism has them, are each trained as
+    one rank is."""
+    block, x, target = block_and_rows("mixtral")
+    one = train(moe.from_torch(block).trainable(), x, target)
+    for own, each in processes.run(2, on_same_tokens, "mixtral", limit=300):
+        for name in ("y", "rows"):
+            assert same_bits(each[name], one[name]), name
+        for name, whole in one["gradients"].items():
+            part = each["gradients"][name]
+            if part.shape == whole.shape:  # a sum over all tokens
+                np.testing.assert_allclose(part, whole, rtol=0, atol=2e-6 * np.abs(whole).max())
+            else:
+                assert same_bits(part, whole[own]), name
+        np.testing.assert_allclose(each["loss"], one["loss"], rtol=1e-5)
+
+
 def test_layer():
     """Without gradients, on threads."""
     block, x, _ = block_and_rows("mixtral")

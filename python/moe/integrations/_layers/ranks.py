@@ -27,11 +27,12 @@ class RankLayer(torch.nn.Module):
     """
 
     def __init__(self, mlir: str, weights: Mapping[str, torch.Tensor], group: Any,
-                 table: Any = None, options: Sequence[str] = (), **rest: Any):
+                 table: Any = None, options: Sequence[str] = (), tokens: str = "sharded",
+                 **rest: Any):
         super().__init__()
         # Others have no collectives of PyTorch.
         self._process_group = None if isinstance(group, (Group, Communicator)) else group
-        self.ranks = as_group(group, rest.get("num_threads", 0))
+        self.ranks = as_group(group, rest.get("num_threads", 0), tokens)
         # Inputs come first; their gradients are always there.
         needed = [0, *(i + 1 for i, w in enumerate(weights.values()) if w.requires_grad)]
         layout = (f"ranks={self.ranks.size}" if table is None
