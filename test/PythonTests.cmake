@@ -24,7 +24,8 @@ moe_add_python_tests(from-torch
   from_torch/from_torch from_torch/modules
   COST 250 LABELS slow)
 moe_add_python_tests(torch-compile
-  from_torch/batched from_torch/blocks from_torch/compiled_modules from_torch/dynamo
+  from_torch/batched from_torch/blocks from_torch/by_value from_torch/compiled_modules
+  from_torch/dynamo
   from_torch/loops from_torch/maps from_torch/near_programs from_torch/reads from_torch/routing
   from_torch/split_blocks from_torch/token_counts from_torch/training
   COST 400 LABELS slow)

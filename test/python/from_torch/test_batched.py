@@ -319,8 +319,8 @@ def test_masks(combine):
 
 
 @pytest.mark.parametrize("combine, dispatches", [
-    (next_expert, 0), (from_the_end, 0), (swapped_choices, 1), (other_order, 0), (mixed_choices, 1),
-    (after_the_weights, 0), (weights_in_the_middle, 0), (over_the_columns, 0), (other_mask, 1),
+    (next_expert, 0), (from_the_end, 1), (swapped_choices, 1), (other_order, 0), (mixed_choices, 1),
+    (after_the_weights, 0), (weights_in_the_middle, 0), (over_the_columns, 1), (other_mask, 1),
     (mask_of_ones, 1), (other_experts, 0), (choices_as_experts, 0), (halves, 0),
     (shared_places, 0), (masked_bias, 0), (scaled_by_halves, 0), (scaled_sigmoid, 0),
     (scaled_bias, 0), (scaled_twice, 0)], ids=lambda v: getattr(v, "__name__", None))

@@ -19,7 +19,7 @@ def adder(graph: torch.fx.Graph) -> Callable[..., Node]:
 
     def make(target: Any, *args: Any, **kwargs: Any) -> Node:
         new = graph.call_function(target, args, kwargs)
-        values = [a.meta["val"] if isinstance(a, Node) else a for a in args]
+        values = torch.fx.node.map_arg(args, lambda n: n.meta["val"])
         new.meta["val"] = target(*values, **kwargs)
         return new
 

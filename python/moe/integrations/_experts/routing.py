@@ -20,6 +20,7 @@ import torch
 
 from .._graph.function import argument, extents_of
 from .batched import find_batched
+from .by_value import find_by_value
 from .choices import is_arange, is_zero, keeps_rows, packet_of, repeated, rounds, untransposed
 from .dense import find_sums, of_tokens
 from .in_graph import GraphExperts
@@ -76,7 +77,8 @@ def find_experts(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.
         reasons += search.loops.left_out() or search.loops.reasons
     if not found and not any(node.target is operation for node in graph.nodes):
         graph.eliminate_dead_code()  # what the search wrote and did not use
-        found = find_batched(graph, tensors, operation, GraphExperts)
+        found = find_by_value(graph, tensors, operation) or find_batched(
+            graph, tensors, operation, GraphExperts)
     return found
 
 
