@@ -138,6 +138,14 @@ def test_assembles(name, dtype, target, arch):
     assert ("wgmma" in ptx) == (target == "sm_90a")
 
 
+@pytest.mark.parametrize("name,target", [("qwen3_moe", "sm_80"), ("qwen3_moe", "sm_90a"),
+                                         ("gpt_oss", "sm_80")])
+def test_backward_functions_assemble(name, target):
+    ptx = ptx_of(layers.text(name, "bf16"), target, ("--backward=all",))
+    check_kernels(ptx, target)
+    assert "grouped_contract" in ptx and "gate_gradient" in ptx
+
+
 @pytest.mark.parametrize("target", ["sm_80", "sm_90a"])
 @pytest.mark.parametrize("name", ["qwen3_moe", "gpt_oss", "phimoe"])
 def test_no_loops_are_left(name, target):
