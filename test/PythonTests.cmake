@@ -54,8 +54,8 @@ moe_add_python_tests(engines
   COST 5)
 moe_add_python_tests(parallel
   parallel/parallel_ops parallel/parallel_plan parallel/placement
-  parallel/process_group parallel/rank_checkpoints parallel/rank_options
-  parallel/rank_programs parallel/ranks
+  parallel/process_group parallel/rank_checkpoints parallel/rank_formats
+  parallel/rank_options parallel/rank_programs parallel/ranks
   parallel/replicated_ranks
   parallel/torch_ranks parallel/training_ranks parallel/transformers_ranks
   COST 90)
