@@ -18,7 +18,7 @@ from ..choices import packet_of
 from .parameters import MOST, Matrix, Moved, moved
 from .tables import Expression, Family, Places, Tables
 
-__all__ = ["Interpreter", "Unknown"]
+__all__ = ["ERRORS", "Interpreter"]
 
 Node = torch.fx.Node
 aten = torch.ops.aten
@@ -38,6 +38,11 @@ class Unknown(Exception):
     """A value that an operation needs is not known."""
 
 
+# What operations raise for numbers that they do not take.
+ERRORS = (Unknown, RuntimeError, LookupError, TypeError, ValueError, ArithmeticError,
+          AttributeError, AssertionError)
+
+
 class Interpreter:
     """Runs nodes in order. ``given`` has values of nodes in place of what they compute."""
 
@@ -46,6 +51,7 @@ class Interpreter:
         self.tables, self.experts, self.given = tables, experts, given
         self.matrices = [matrix for matrix, _ in matrices]
         self.values: dict[Node, Any] = {}
+        self.uses: dict[Node, int] = {}
         # The nodes that hold rows of tokens in their order.
         self.carriers: dict[Expression, Node] = {}
         self.parameters: dict[Node, Moved] = {}
@@ -68,14 +74,22 @@ class Interpreter:
         elif node.op == "call_function":
             try:
                 value = self._call(node)
-            except (Unknown, RuntimeError, IndexError, TypeError, ValueError):
+            except ERRORS:
                 value = None
         else:
             value = None
         self.values[node] = value
+        self._release(node)
         if isinstance(value, torch.Tensor) and value.is_floating_point():
             self._note(node, value)
         return value
+
+    def _release(self, node: Node) -> None:
+        """Let go of the places of matrices that nothing reads again; gathered ones are large."""
+        for source in node.all_input_nodes:
+            self.uses[source] = self.uses.get(source, len(source.users)) - 1
+            if self.uses[source] == 0 and isinstance(self.values.get(source), Moved):
+                del self.values[source]
 
     def _note(self, node: Node, value: torch.Tensor) -> None:
         if value.ndim < 2 or value.numel() > MOST:

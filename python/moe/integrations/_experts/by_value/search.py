@@ -24,6 +24,7 @@ from ..in_graph import GraphExperts
 from ..nodes import adder
 from .cuts import Cut, choices_of, cuts_of, size_of
 from .function import Function, function_of
+from .interpreter import ERRORS
 from .runs import Run, run_with
 
 __all__ = ["find_by_value"]
@@ -52,7 +53,10 @@ def find_by_value(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch
     if len(rows) != 1:
         return {}
     for cut in cuts_of(graph, tensors, rows[0]):
-        found = _find(graph, tensors, rows[0], cut)
+        try:
+            found = _find(graph, tensors, rows[0], cut)
+        except ERRORS:  # values that the cut cannot have
+            continue
         if found is not None:
             return _replace(graph, tensors, operation, cut, *found)
     return {}
