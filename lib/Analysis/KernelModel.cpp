@@ -26,6 +26,15 @@ static constexpr double sharedBytesPerClock = 128;
 // libraries' dense products.
 static constexpr double wgmmaShare = 0.8;
 
+/// Instructions with which a thread reads an f8E4M3FN weight from shared memory
+/// and converts it to the type of the rows, as they are in machine code for
+/// sm_90a; about, for mma.sync, which converts without the instruction for it.
+static double decodeInstructions(TileAttr tile, Type rows) {
+  if (tile.getUnit() == MatrixUnit::MmaSync)
+    return 6;
+  return rows.isF16() ? 1.4 : 2.9;
+}
+
 static double bytesOf(Type type) {
   return double(type.getIntOrFloatBitWidth()) / 8;
 }
@@ -233,6 +242,11 @@ KernelPrediction GroupedMatmulWork::predict(const GPUMachine &gpu,
       (tileRows * bytesOf(lhs) * share(Multicast::Rows) +
        tileColumns * bytesOf(weights) * share(Multicast::Weights)) *
       double(tile.getDepth());
+  // Of the two blocks or more warps, some decode while others multiply.
+  if (bytesOf(weights) < bytesOf(lhs))
+    tensor = std::max(tensor, tileColumns * double(tile.getDepth()) *
+                                  decodeInstructions(tile, lhs) /
+                                  (issueLanes * gpu.hertz));
   double cache = stepBytes / (cacheBytesPerClock * gpu.hertz);
   double elements = tileRows * tileColumns / double(accumulators);
   bool isPingPong = tile.getRoles() == WarpRoles::PingPong;

@@ -188,6 +188,9 @@ CASES = [
     Case("gathered_two", 144, 80, products=2, gather=True, out="bf16"),
     Case("bf16_rows", 272, 136, "bf16", products=2), Case("f16_rows", 400, 72, "f16"),
     Case("bf16_gathered", 144, 136, "bf16", gather=True, out="bf16"),
+    # Clusters of blocks that split k.
+    Case("split_in_two", 1024, 72, "bf16", gather=True), Case("split_in_four", 2048, 40, "f16"),
+    Case("bf16_small_blocks", 272, 136, "bf16", products=2, blocks=(128, 8)),
     Case("small_blocks", 256, 200, blocks=(128, 8)),
     Case("long_blocks", 400, 136, blocks=(256, 64)),
     Case("one_block", 208, 72, "bf16", blocks=(208, 72)),

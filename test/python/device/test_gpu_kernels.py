@@ -294,7 +294,8 @@ def test_two_blocks_of_swapped_operands_fit(name):
 # Rows of 8 and of 16 bits, one product and two, gathered, with scales of each kind.
 SCALED = [case for case in scaled.CASES
           if case.name in ("ragged", "two", "gathered_two", "bf16_rows", "f16_rows", "small_blocks",
-                           "long_blocks", "interleaved", "interleaved_bf16", "unscaled")]
+                           "long_blocks", "interleaved", "interleaved_bf16", "unscaled",
+                           "split_in_two", "bf16_small_blocks")]
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a", "sm_120"])
@@ -304,7 +305,11 @@ def test_products_of_8_bits_assemble(case, arch):
     ptx = ptx_of(case.text(), target)
     check_kernels(ptx, arch)
     assert "mma.sync" in ptx
-    assert ("wgmma" in ptx) == (target == "sm_90a" and case.rows == scaled.F8)
+    assert ("wgmma" in ptx) == (target == "sm_90a")
+    if target == "sm_90a" and case.rows != scaled.F8:  # two blocks are resident
+        swapped = [its.registers for kernel, its in assemble(ptx, arch).items()
+                   if "swapped" in kernel]
+        assert swapped and max(swapped) <= 65536 // (2 * 256)
     # sm_80 has no conversion of 8-bit floats.
     assert "e4m3" not in ptx or target == "sm_90a"
 

@@ -143,9 +143,11 @@ static bool hasKernel(GroupedMatmulOp op, TileAttr tile) {
                ? llvm::is_contained({16, 32, 64}, rows) && columns == 128
                : llvm::is_contained({16, 32, 64, 128}, rows) &&
                      columns % 128 == 0;
+  // FP8 weights need two sets of accumulators.
   if (tile.getSwapAb())
     return llvm::is_contained({8, 16, 32, 64}, rows) && columns == 128 &&
-           !pingPong && tile.getStages() > 2;
+           (rows < 64 || !hasFP8Weights(op)) && !pingPong &&
+           tile.getStages() > 2;
   // MN-major weights are loaded in blocks of 64 columns.
   int64_t block = op.getTransposed() ? 8 * matmuls : 64 * weightViewCount(op);
   return (rows == 128 || (pingPong && rows == 64)) && columns % block == 0;
@@ -161,10 +163,12 @@ static LogicalResult verifyUnit(GroupedMatmulOp op, TileAttr tile,
   if (tile.getDepth() != stageDepth(op))
     return unsupported(why,
                        "tiles of a depth other than " + Twine(stageDepth(op)));
-  if (wgmma && hasFP8Weights(op) && !hasFP8Lhs(op))
-    return unsupported(why, "wgmma of f8E4M3FN weights with 16-bit rows");
+  // A is converted in registers, B would have to be in shared memory.
+  if (wgmma && hasFP8Weights(op) && !hasFP8Lhs(op) && !tile.getSwapAb())
+    return unsupported(
+        why, "wgmma of f8E4M3FN weights with 16-bit rows without swap_ab");
   // FP8 wgmma needs two sets of accumulators.
-  if (wgmma && hasFP8Weights(op) &&
+  if (wgmma && hasFP8Lhs(op) &&
       (tile.getRoles() == WarpRoles::PingPong || tile.getSwapAb() ||
        tile.getColumns() > 128))
     return unsupported(why, "wgmma of f8E4M3FN with ping_pong, swap_ab "
@@ -299,7 +303,7 @@ Grid GroupedMatmulLowering::gridOf(TileAttr tile) {
   // Kernels that need most of the registers have one resident block per
   // multiprocessor, others two.
   bool wgmma = tile.getUnit() == MatrixUnit::Wgmma;
-  bool oneResident = (wgmma && !tile.getSwapAb()) || hasFP8Weights(op);
+  bool oneResident = !tile.getSwapAb() && (wgmma || hasFP8Weights(op));
   Value wave = oneResident ? multiprocessors : b.mul(multiprocessors, 2);
   if (multicast != Multicast::None) {
     // Whole clusters; those that share weights have so many blocks for a tile

@@ -121,6 +121,52 @@ static ManyRowsTile chooseManyRows(GroupedMatmulOp op, ArrayRef<TileAttr> tiles,
   return best;
 }
 
+/// Returns the seconds that a tile should take for so many rows of each expert
+/// as it has.
+static double secondsOfFullTiles(GroupedMatmulOp op, TileAttr tile,
+                                 const GPUDescription &gpu) {
+  double experts = double(op.getExpertCount());
+  double rows = double(tile.getRows()) * experts;
+  std::optional<GPUMachine> machine = findGPU(gpu.arch);
+  return GroupedMatmulWork::of(op, tile)
+      .predict(*machine, RowCounts{rows, experts, rows})
+      .seconds;
+}
+
+/// Adds tiles for few rows of each expert whose clusters split k, where blocks
+/// have enough steps: the fewest rows may give too few tiles to fill the GPU.
+/// All blocks of a cluster have the same number of steps.
+static void addSplitTiles(GroupedMatmulOp op, const GPUDescription &gpu,
+                          GatherFence fence,
+                          SmallVectorImpl<Attribute> &tiles) {
+  constexpr int64_t minSteps = 4;
+  int64_t steps = llvm::divideCeil(op.getK(), stageDepth(op));
+  for (int64_t split : {4, 2})
+    if (steps % split == 0 && steps / split >= minSteps)
+      tiles.push_back(swapABTileOf(op, gpu, 8, split, fence));
+}
+
+/// Returns the tiles of FP8 weights that are converted to the type of the rows
+/// in registers, where the target has wgmma. It takes only A from registers, so
+/// operands are swapped; two sets of accumulators leave no registers for tiles
+/// of 64 rows.
+static SmallVector<Attribute> chooseTilesOfDecoded(GroupedMatmulOp op,
+                                                   const GPUDescription &gpu,
+                                                   GatherFence fence) {
+  SmallVector<Attribute> tiles;
+  addSplitTiles(op, gpu, fence, tiles);
+  tiles.push_back(swapABTileOf(op, gpu, 8, /*split=*/1, fence));
+  for (int64_t rows : {16, 32}) {
+    TileAttr swapped = swapABTileOf(op, gpu, rows, /*split=*/1, fence);
+    TileAttr mma = tileOf(op, gpu, MatrixUnit::MmaSync, rows, 128, 4);
+    bool isFaster = secondsOfFullTiles(op, swapped, gpu) <=
+                    secondsOfFullTiles(op, mma, gpu);
+    tiles.push_back(isFaster ? swapped : mma);
+  }
+  tiles.push_back(tileOf(op, gpu, MatrixUnit::MmaSync, 64, 128, 4));
+  return tiles;
+}
+
 /// Returns the tiles to generate kernels for, in ascending order of rows, and
 /// which operand the last one's clusters share.
 static SmallVector<Attribute> chooseTiles(GroupedMatmulOp op,
@@ -133,10 +179,12 @@ static SmallVector<Attribute> chooseTiles(GroupedMatmulOp op,
   if (!op.getGather())
     fence = GatherFence::Producer;
   if (hasFP8Weights(op)) {
+    if (gpu.hasWgmma() && !hasFP8Lhs(op))
+      return chooseTilesOfDecoded(op, gpu, fence);
     for (int64_t rows : {16, 32, 64})
       tiles.push_back(tileOf(op, gpu, MatrixUnit::MmaSync, rows, 128, 4));
-    // wgmma reads both operands from shared memory without conversion, so rows
-    // must be FP8, too. mma.sync needs two sets of accumulators, which leaves
+    // wgmma reads B from shared memory without conversion, so rows must be FP8,
+    // too. mma.sync needs two sets of accumulators, which leaves
     // no registers for larger tiles.
     if (gpu.hasWgmma() && hasFP8Lhs(op)) {
       ManyRowsTile chosen =
@@ -157,13 +205,7 @@ static SmallVector<Attribute> chooseTiles(GroupedMatmulOp op,
         tiles.push_back(tileOf(op, gpu, MatrixUnit::MmaSync, rows, 128, 4));
     return tiles;
   }
-  // The fewest rows may give too few tiles to fill the GPU: split k. All blocks
-  // of a cluster have the same number of steps.
-  constexpr int64_t minSteps = 4;
-  int64_t steps = llvm::divideCeil(op.getK(), stageDepth(op));
-  for (int64_t split : {4, 2})
-    if (steps % split == 0 && steps / split >= minSteps)
-      tiles.push_back(swapABTileOf(op, gpu, 8, split, fence));
+  addSplitTiles(op, gpu, fence, tiles);
   for (int64_t rows : {8, 16, 32, 64})
     tiles.push_back(swapABTileOf(op, gpu, rows, 1, fence));
   // A cooperative tile reads less from the L2 cache; ping-pong hides the

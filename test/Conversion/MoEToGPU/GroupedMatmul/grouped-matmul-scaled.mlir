@@ -46,13 +46,36 @@ func.func @both(%x: tensor<?x208xf8E4M3FN>, %xs: tensor<?x2xf32>, %g: tensor<?xi
 
 // -----
 
-// bf16 rows: weights become bf16, which wgmma cannot multiply with FP8.
+// bf16 rows: weights become bf16. wgmma takes A from registers, so operands are
+// swapped: few rows are B, two blocks of 64 along k in shared memory.
 // CHECK:         llvm.intr.fma(%{{.*}}, %{{.*}}, %{{.*}}) : (vector<2xbf16>, vector<2xbf16>, vector<2xbf16>) -> vector<2xbf16>
 // CHECK-LABEL: func.func @weights(
 // CHECK-COUNT-3: moe_rt.launch @kernels::@grouped_matmul_scaled
+// WGMMA:       llvm.func @grouped_matmul_swapped(
+// Each warp of consumers releases what it has read.
+// WGMMA:         nvvm.mbarrier.init %{{.*}}, %c1_i32
+// WGMMA:         nvvm.mbarrier.init %{{.*}}, %c4_i32
+// The scales are loaded before the wait for the stage.
+// WGMMA:         llvm.load %{{.*}} : !llvm.ptr<1> -> f32
+// WGMMA:         nvvm.mbarrier.try_wait.parity
+// WGMMA:         llvm.load %{{.*}} : !llvm.ptr<3> -> i16
+// WGMMA:         cvt.rn.f16x2.e4m3x2
+// WGMMA:         arith.truncf %{{.*}} : vector<2xf32> to vector<2xbf16>
+// WGMMA:         nvvm.wgmma.fence.aligned
+// WGMMA-NEXT:    llvm.inline_asm {{.*}}setp.ne.b32 p, 0, 0;{{.*}}wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {$0, $1, $2, $3}, {$8, $9, $10, $11}, $12, p, 1, 1, 0;
+// WGMMA-COUNT-3: llvm.inline_asm {{.*}}setp.ne.b32 p, 1, 0;{{.*}}wgmma.mma_async.sync.aligned.m64n8k16
+// WGMMA:         nvvm.wgmma.commit.group.sync.aligned
+// WGMMA:         nvvm.wgmma.wait.group.sync.aligned 1
+// WGMMA:         nvvm.wgmma.wait.group.sync.aligned 0
+// WGMMA-NEXT:    nvvm.bar.warp.sync
+// WGMMA:         nvvm.mbarrier.arrive
+// WGMMA:         llvm.intr.fma(%{{.*}}, %{{.*}}, %{{.*}}) : (f32, f32, f32) -> f32
 // WGMMA-LABEL: func.func @weights(
-// WGMMA-COUNT-3: moe_rt.launch @kernels::@grouped_matmul_scaled
-// WGMMA-NOT:     wgmma
+// WGMMA:         moe_rt.launch @kernels::@grouped_matmul_swapped
+// WGMMA-SAME:      maps([#moe_rt.tensor_map<input = 0, box = [8, 64], swizzle = 128>, #moe_rt.tensor_map<input = 1, box = [1, 128, 128], swizzle = 128>])
+// WGMMA-COUNT-2: moe_rt.launch @kernels::@grouped_matmul_swapped
+// WGMMA:         moe_rt.launch @kernels::@grouped_matmul_scaled
+// WGMMA-NOT:     moe_rt.launch
 func.func @weights(%x: tensor<?x208xbf16>, %w: tensor<1x40x208xf8E4M3FN>, %ws: tensor<1x1x2xf32>,
                    %init: tensor<?x40xf32>) -> tensor<?x40xf32> {
   %y = moe.grouped_matmul %x weights(%w : tensor<1x40x208xf8E4M3FN>) transposed

@@ -149,3 +149,25 @@ func.func @swap_ab(%x: tensor<?x192xbf16>, %w: tensor<1x192x128xbf16>, %init: te
   } {moe.tiles = [#moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = 2, swap_ab = true>]} : tensor<?x192xbf16> -> tensor<?x128xf32>
   return %0, %1, %2, %3, %4 : tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>
 }
+
+// -----
+
+// f8E4M3FN weights become 16-bit in registers, from which wgmma takes only A.
+// Two sets of accumulators leave no registers for 64 rows.
+// SYNC-COUNT-2: 'moe.grouped_matmul' not lowered to a GPU kernel: wgmma on sm_80"
+// HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: wgmma of f8E4M3FN weights with 16-bit rows without swap_ab"
+// HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 64 rows and 128 columns"
+// CHECK-LABEL: func.func @decoded(
+// CHECK-COUNT-2: moe.grouped_matmul
+func.func @decoded(%x: tensor<?x256xbf16>, %w: tensor<1x128x256xf8E4M3FN>, %init: tensor<?x128xf32>)
+    -> (tensor<?x128xf32>, tensor<?x128xf32>) {
+  %0 = moe.grouped_matmul %x weights(%w : tensor<1x128x256xf8E4M3FN>) transposed outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 128, columns = 128, depth = 128, stages = 3>]} : tensor<?x256xbf16> -> tensor<?x128xf32>
+  %1 = moe.grouped_matmul %x weights(%w : tensor<1x128x256xf8E4M3FN>) transposed outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 64, columns = 128, depth = 128, stages = 3, swap_ab = true>]} : tensor<?x256xbf16> -> tensor<?x128xf32>
+  return %0, %1 : tensor<?x128xf32>, tensor<?x128xf32>
+}

@@ -134,3 +134,27 @@ func.func @others(%x: tensor<?x64xf32>, %w: tensor<1x64x8xf32>, %init: tensor<?x
   } : memref<?x64xbf16>
   return %y : tensor<?x8xf32>
 }
+
+// -----
+
+// f8E4M3FN weights with 16-bit rows: swapped operands for few rows, where the model takes
+// them to be as fast as mma.sync at least.
+// CHECK-LABEL:  func.func @decoded(
+// CHECK-NOT:      swap_ab
+// HOPPER-LABEL: func.func @decoded(
+// HOPPER-SAME:    tensor<?x4096xbf16>
+// HOPPER:         moe.tiles = [
+// HOPPER-SAME:                 #moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 128, stages = {{[0-9]+}}, swap_ab = true, split = 4>,
+// HOPPER-SAME:                 rows = 8, columns = 128, depth = 128, stages = {{[0-9]+}}, swap_ab = true, split = 2>,
+// HOPPER-SAME:                 rows = 8, columns = 128, depth = 128, stages = {{[0-9]+}}, swap_ab = true>,
+// HOPPER-SAME:                 rows = 16, columns = 128, depth = 128, stages = {{[0-9]+}}, swap_ab = true>,
+// HOPPER-SAME:                 rows = 32, columns = 128, depth = 128, stages = {{[0-9]+}}, swap_ab = true>,
+// HOPPER-SAME:                 #moe.tile<unit = mma_sync, rows = 64, columns = 128, depth = 128, stages = {{[0-9]+}}>]
+func.func @decoded(%x: tensor<?x4096xbf16>, %o: tensor<9xi32>, %w: tensor<8x512x4096xf8E4M3FN>, %init: tensor<?x512xbf16>) -> tensor<?x512xbf16> {
+  %y = moe.grouped_matmul %x offsets(%o : tensor<9xi32>) weights(%w : tensor<8x512x4096xf8E4M3FN>) transposed outs(%init : tensor<?x512xbf16>) {
+  ^bb0(%s: f32):
+    %t = arith.truncf %s : f32 to bf16
+    moe.yield %t : bf16
+  } : tensor<?x4096xbf16> -> tensor<?x512xbf16>
+  return %y : tensor<?x512xbf16>
+}

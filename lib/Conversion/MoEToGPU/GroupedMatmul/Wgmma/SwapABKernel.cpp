@@ -16,6 +16,11 @@
 // distributed shared memory; each reduces the columns of some warps, in the
 // order of k.
 //
+// FP8 weights with 16-bit rows stay FP8 in memory and shared memory: the
+// consumers convert them exactly to the type of the rows, in registers, from
+// which wgmma takes A. A stage is 128 elements along k, of rows two blocks of
+// 64; its partial accumulators are scaled and added to the f32 accumulators.
+//
 //===----------------------------------------------------------------------===//
 
 #include "TMAKernel.h"
@@ -29,7 +34,9 @@ namespace {
 class SwapABKernel : public TMAKernel {
 public:
   SwapABKernel(const GroupedKernelRequest &request, DeviceLowering &lowering)
-      : TMAKernel(request, lowering, /*emptyArrivals=*/1),
+      : TMAKernel(
+            request, lowering,
+            /*emptyArrivals=*/hasFP8Weights(request.op) ? consumerWarps : 1),
         rowCount(tile.getRows()), columnBlocks(tile.getColumns() / wgmmaM),
         split(tile.getSplit()) {}
 
@@ -41,7 +48,15 @@ private:
     PipelineState state;
     SmallVector<Value> accumulators;
   };
-  TileResult computeTile(PipelineState start);
+  /// Computes a tile from stage `firstStep` along k on (null: 0).
+  TileResult computeTile(const TileCoord &coord, PipelineState start,
+                         Value firstStep = Value());
+  TileResult computeScaledTile(const TileCoord &coord, PipelineState start,
+                               Value firstStep);
+  SmallVector<Value> loadColumnScales(const TileCoord &coord, Value step);
+  SmallVector<Value> decodeWeights(Value start, int64_t block, int64_t step);
+  SmallVector<Value> multiplyDecodedStage(Value stage);
+  void releaseDecodedStage(Value stage);
   SmallVector<Value> multiplyStage(ValueRange accumulators, Value stage,
                                    bool first);
   void persistentTiles(TileScheduler &tiles, Value isProducer);
@@ -67,7 +82,7 @@ private:
 } // namespace
 
 //===----------------------------------------------------------------------===//
-// Mainloop and epilogue
+// Mainloop
 //===----------------------------------------------------------------------===//
 
 /// Issues the wgmmas of a stage, for each 64 columns, and commits them as a
@@ -92,7 +107,11 @@ SmallVector<Value> SwapABKernel::multiplyStage(ValueRange accumulators,
   return results;
 }
 
-SwapABKernel::TileResult SwapABKernel::computeTile(PipelineState start) {
+SwapABKernel::TileResult SwapABKernel::computeTile(const TileCoord &coord,
+                                                   PipelineState start,
+                                                   Value firstStep) {
+  if (fp8)
+    return computeScaledTile(coord, start, firstStep);
   MainloopResult result =
       mainloop(start, columnBlocks, rowCount,
                [&](ValueRange accumulators, Value stage, bool first) {
@@ -106,6 +125,159 @@ SwapABKernel::TileResult SwapABKernel::computeTile(PipelineState start) {
       elements.push_back(LLVM::ExtractValueOp::create(b, accumulator, i));
   return {result.state, elements};
 }
+
+//===----------------------------------------------------------------------===//
+// Mainloop of FP8 weights
+//===----------------------------------------------------------------------===//
+
+/// Loads the scales of this thread's accumulators for stage `step`: of each
+/// column block those of its columns, and of those eight on. A block of scales
+/// covers eight columns of the result at least.
+SmallVector<Value> SwapABKernel::loadColumnScales(const TileCoord &coord,
+                                                  Value step) {
+  // Columns of the result in a column block, and in a warp.
+  int64_t blockColumns = layout.interleaved ? wgmmaM / matmuls : wgmmaM;
+  int64_t warpColumns = blockColumns / consumerWarps;
+  int64_t groups = 2 * outTileColumns / blockColumns;
+  Value first = b.add(b.mul(coord.columnTile, outTileColumns),
+                      b.mul(warp(), warpColumns));
+  SmallVector<Value> loaded =
+      loadWeightScales(coord, groups, step, [&](int64_t group) {
+        return b.add(first,
+                     group / 2 * blockColumns + group % 2 * warpColumns / 2);
+      });
+  SmallVector<Value> scales;
+  if (loaded.empty())
+    return SmallVector<Value>(2 * columnBlocks);
+  for (int64_t block = 0; block < columnBlocks; ++block)
+    for (int64_t half = 0; half < 2; ++half) {
+      if (!layout.interleaved) {
+        scales.push_back(
+            loaded[block % matmuls * groups + block / matmuls * 2 + half]);
+        continue;
+      }
+      Value isEven = b.equal(b.bitAnd(b.lane(), 4), 0);
+      int64_t group = block * 2 + half;
+      scales.push_back(
+          b.select(isEven, loaded[layout.firstProduct * groups + group],
+                   loaded[(1 - layout.firstProduct) * groups + group]));
+    }
+  return scales;
+}
+
+/// Converts two f8E4M3FN elements (i16) exactly to a pair of f16 or bf16 (i32).
+static Value convertFP8(GPUBuilder &b, Value two, Type type) {
+  Value halves =
+      LLVM::InlineAsmOp::create(
+          b, b.getI32Type(), two, "cvt.rn.f16x2.e4m3x2 $0, $1;", "=r,h",
+          /*has_side_effects=*/false,
+          /*is_align_stack=*/false, LLVM::TailCallKind::None,
+          LLVM::AsmDialectAttr::get(b.getContext(), LLVM::AsmDialect::AD_ATT),
+          /*operand_attrs=*/ArrayAttr())
+          .getRes();
+  if (type.isF16())
+    return halves;
+  Value pair =
+      LLVM::BitcastOp::create(b, VectorType::get(2, b.getF16Type()), halves);
+  return LLVM::BitcastOp::create(b, b.getI32Type(),
+                                 b.toFloat(pair, VectorType::get(2, type)));
+}
+
+/// Returns the registers of A of 64 columns and 16 elements along k, converted
+/// from the weights at `start` (i32) in the shared memory: a thread has two
+/// adjacent elements and those eight on, of two columns eight apart.
+SmallVector<Value> SwapABKernel::decodeWeights(Value start, int64_t block,
+                                               int64_t step) {
+  Value lane = b.lane(), laneColumn = b.shiftRight(lane, 2);
+  Value column = b.add(b.shiftLeft(warp(), 4), laneColumn);
+  Value chunk = b.swizzle128(b.i32(step), laneColumn);
+  Value byte = b.add(b.add(b.mul(column, swizzleBytes), b.shiftLeft(chunk, 4)),
+                     b.shiftLeft(b.bitAnd(lane, 3), 1));
+  SmallVector<Value> registers;
+  for (int64_t k = 0; k < 16; k += 8)
+    for (int64_t half = 0; half < 2; ++half) {
+      int64_t offset = block * wgmmaMBytes + half * 8 * swizzleBytes + k;
+      Value two =
+          b.load(b.getI16Type(),
+                 b.sharedAt(memory, b.add(b.add(start, byte), offset)), 2);
+      // Before the wgmma.fence, not where the wgmma needs it.
+      registers.push_back(b.opaque(convertFP8(b, two, element)));
+    }
+  return registers;
+}
+
+/// Issues the wgmmas of a stage in groups along k of 64 columns; while one
+/// group multiplies the next is decoded. Waits for all.
+SmallVector<Value> SwapABKernel::multiplyDecodedStage(Value stage) {
+  constexpr int64_t blockSteps = swizzleBytes / wgmmaKBytes;
+  // Registers of two groups are in use at most; accumulators of 32 rows leave
+  // few.
+  int64_t groupSteps = rowCount < 32 ? 4 : 2;
+  Value rows = descriptor(stageAddress(stage), 16);
+  Value weights = b.add(b.mul(stage, stageBytes), lhsBytes);
+  SmallVector<Value> results(columnBlocks, undefinedAccumulators(rowCount));
+  int64_t groups = 0;
+  for (auto [block, accumulator] : llvm::enumerate(results))
+    for (int64_t first = 0; first < lhsBlocks * blockSteps;
+         first += groupSteps) {
+      if (groups++ > 1)
+        waitWgmma(1);
+      SmallVector<SmallVector<Value>> decoded;
+      for (int64_t step = first; step < first + groupSteps; ++step)
+        decoded.push_back(decodeWeights(weights, block, step));
+      NVVM::WgmmaFenceAlignedOp::create(b);
+      for (int64_t step = first; step < first + groupSteps; ++step) {
+        int64_t byte =
+            step / blockSteps * lhsBlockBytes + step % blockSteps * wgmmaKBytes;
+        accumulator =
+            wgmmaOfRegisters(accumulator, decoded[step - first],
+                             b.add(rows, byte >> 4), rowCount, step == 0);
+      }
+      NVVM::WgmmaGroupSyncAlignedOp::create(b);
+    }
+  waitWgmma(0);
+  return results;
+}
+
+/// Each warp has read weights of the stage.
+void SwapABKernel::releaseDecodedStage(Value stage) {
+  NVVM::SyncWarpOp::create(b, b.i32(-1));
+  b.ifThen(b.equal(b.lane(), 0), [&] { arrive(emptyBarrier(stage)); });
+}
+
+SwapABKernel::TileResult SwapABKernel::computeScaledTile(const TileCoord &coord,
+                                                         PipelineState start,
+                                                         Value firstStep) {
+  SmallVector<Value> inits{start.stage, start.phase};
+  inits.append(threadElements(), b.f32(0.0));
+  SmallVector<Value> end = b.loop(
+      b.i32(0), b.i32(steps), b.i32(1), inits,
+      [&](Value step, ValueRange carried) {
+        PipelineState now{carried[0], carried[1]};
+        // The loads of scales overlap with the wait for the stage.
+        SmallVector<Value> scales =
+            loadColumnScales(coord, firstStep ? b.add(step, firstStep) : step);
+        waitFull(now);
+        SmallVector<Value> partials = multiplyDecodedStage(now.stage);
+        releaseDecodedStage(now.stage);
+        PipelineState next = advance(now);
+        SmallVector<Value> results{next.stage, next.phase};
+        for (int64_t i = 0; i < threadElements(); ++i) {
+          int64_t block = i / (rowCount / 2), element = i % (rowCount / 2);
+          Value partial =
+              LLVM::ExtractValueOp::create(b, partials[block], element);
+          results.push_back(
+              accumulateScaled(carried[2 + i], partial, Value(),
+                               scales[block * 2 + element % 4 / 2]));
+        }
+        return results;
+      });
+  return {{end[0], end[1]}, SmallVector<Value>(llvm::drop_begin(end, 2))};
+}
+
+//===----------------------------------------------------------------------===//
+// Epilogue
+//===----------------------------------------------------------------------===//
 
 /// The accumulators are transposed: of each column block a thread has two
 /// columns, eight apart, and two of every eight rows. The thread four lanes on
@@ -182,7 +354,7 @@ void SwapABKernel::persistentTiles(TileScheduler &tiles, Value isProducer) {
       [&] {
         forEachTile(tiles, consumerStart(),
                     [&](const TileCoord &coord, PipelineState state) {
-                      TileResult result = computeTile(state);
+                      TileResult result = computeTile(coord, state);
                       store(tiles, coord, result.accumulators);
                       return result.state;
                     });
@@ -234,7 +406,7 @@ void SwapABKernel::splitKTile(TileScheduler &tiles, Value isProducer) {
           producerLoop([&] { loadTile(coord, producerStart(), firstStep); });
         },
         [&] {
-          TileResult result = computeTile(consumerStart());
+          TileResult result = computeTile(coord, consumerStart(), firstStep);
           Value target = b.mapToBlock(extraMemory(), owner);
           for (auto [i, accumulator] : llvm::enumerate(result.accumulators))
             b.storeAt(accumulator, target, partialIndex(rank, i, slot));

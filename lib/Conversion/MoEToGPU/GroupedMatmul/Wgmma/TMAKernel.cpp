@@ -15,9 +15,9 @@ void TMAKernel::declareTensorMaps() {
     return multicast == operand ? rows / blocks : rows;
   };
   if (!isGathered())
-    arguments.tensorMap(lhsInput,
-                        {shareOf(Multicast::Rows, tile.getRows()), depth},
-                        swizzleBytes, lhsMap);
+    arguments.tensorMap(
+        lhsInput, {shareOf(Multicast::Rows, tile.getRows()), depth / lhsBlocks},
+        swizzleBytes, lhsMap);
   int64_t boxRows =
       shareOf(Multicast::Weights, op.getTransposed() ? viewTileColumns : depth);
   weightMaps.resize(viewCount());
@@ -147,21 +147,24 @@ TMAKernel::PipelineState TMAKernel::loadContiguousTile(const TileCoord &coord,
     firstRow = b.add(firstRow, first);
     firstByte = b.mul(first, swizzleBytes);
   }
-  SmallVector<Value> end =
-      b.loop(b.i32(0), b.i32(steps), b.i32(1), {state.stage, state.phase},
-             [&](Value step, ValueRange carried) {
-               PipelineState now{carried[0], carried[1]};
-               waitBarrier(emptyBarrier(now.stage), now.phase);
-               Value full = fullBarrier(now.stage);
-               expectBytes(full, b.i32(stageBytes));
-               Value kStart = kStartOf(b, step, firstStep, depth);
-               Value start = b.mul(now.stage, stageBytes);
-               issueTMA(b.sharedAt(memory, b.add(start, firstByte)), lhsMap,
-                        {kStart, firstRow}, full, isShared);
-               loadWeights(coord, kStart, start, full);
-               PipelineState next = advance(now);
-               return SmallVector<Value>{next.stage, next.phase};
-             });
+  SmallVector<Value> end = b.loop(
+      b.i32(0), b.i32(steps), b.i32(1), {state.stage, state.phase},
+      [&](Value step, ValueRange carried) {
+        PipelineState now{carried[0], carried[1]};
+        waitBarrier(emptyBarrier(now.stage), now.phase);
+        Value full = fullBarrier(now.stage);
+        expectBytes(full, b.i32(stageBytes));
+        Value kStart = kStartOf(b, step, firstStep, depth);
+        Value start = b.mul(now.stage, stageBytes);
+        for (int64_t block = 0; block < lhsBlocks; ++block)
+          issueTMA(b.sharedAt(memory, b.add(b.add(start, firstByte),
+                                            block * lhsBlockBytes)),
+                   lhsMap, {b.add(kStart, block * depth / lhsBlocks), firstRow},
+                   full, isShared);
+        loadWeights(coord, kStart, start, full);
+        PipelineState next = advance(now);
+        return SmallVector<Value>{next.stage, next.phase};
+      });
   return {end[0], end[1]};
 }
 
@@ -174,7 +177,8 @@ TMAKernel::PipelineState TMAKernel::loadGatheredTile(const TileCoord &coord,
   Value chunk = b.bitAnd(thread, 7), row = b.shiftRight(thread, 3);
   Value swizzled = b.swizzle128(chunk, row);
   Value target = b.add(b.mul(row, swizzleBytes), b.shiftLeft(swizzled, 4));
-  Value chunkStart = b.mul(chunk, depth / 8);
+  int64_t blockDepth = depth / lhsBlocks;
+  Value chunkStart = b.mul(chunk, blockDepth / 8);
   SmallVector<Value> sources;
   int64_t count = llvm::divideCeil(tile.getRows(), rowsAtOnce);
   for (int64_t i = 0; i < count; ++i) {
@@ -194,18 +198,26 @@ TMAKernel::PipelineState TMAKernel::loadGatheredTile(const TileCoord &coord,
           expectBytes(full, b.i32(rhsBytes));
           loadWeights(coord, kStart, start, full);
         });
-        // Beyond k a copy reads nothing and fills the chunk with zeros.
-        Value inside =
-            k % depth != 0 ? b.less(b.add(kStart, chunkStart), k) : Value();
-        Value bytes = inside ? b.select(inside, b.i32(16), b.i32(0)) : Value();
-        Value offset = inside ? b.select(inside, kStart, b.i32(0)) : kStart;
-        auto copy = [&] {
+        auto copyBlock = [&](int64_t block) {
+          // Beyond k a copy reads nothing and fills the chunk with zeros.
+          Value kOfBlock = b.add(kStart, block * blockDepth);
+          Value inside =
+              k % depth != 0 ? b.less(b.add(kOfBlock, chunkStart), k) : Value();
+          Value bytes =
+              inside ? b.select(inside, b.i32(16), b.i32(0)) : Value();
+          Value offset =
+              inside ? b.select(inside, kOfBlock, b.i32(0)) : kOfBlock;
           for (auto [i, source] : llvm::enumerate(sources)) {
             Value byte = b.add(b.add(start, target),
-                               int64_t(i) * rowsAtOnce * swizzleBytes);
+                               block * lhsBlockBytes +
+                                   int64_t(i) * rowsAtOnce * swizzleBytes);
             copyChunk(b.sharedAt(memory, byte), b.at(source, storage, offset),
                       bytes);
           }
+        };
+        auto copy = [&] {
+          for (int64_t block = 0; block < lhsBlocks; ++block)
+            copyBlock(block);
         };
         if (tile.getRows() < rowsAtOnce)
           b.ifThen(b.less(row, tile.getRows()), copy);

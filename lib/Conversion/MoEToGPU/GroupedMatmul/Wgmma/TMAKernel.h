@@ -37,11 +37,14 @@ protected:
             int64_t emptyArrivals)
       : GroupedKernel(request, lowering),
         WgmmaPipeline(b, element, tile.getStages(),
-                      (tile.getRows() + tile.getColumns()) * swizzleBytes,
+                      (tile.getRows() * lhsBlocksOf(op) + tile.getColumns()) *
+                          swizzleBytes,
                       emptyArrivals, blocksOf(multicast)),
         depth(stageDepth(op)), fp8(hasFP8Weights(op)),
+        lhsBlocks(lhsBlocksOf(op)),
         steps(llvm::divideCeil(k, depth) / tile.getSplit()),
-        lhsBytes(tile.getRows() * swizzleBytes),
+        lhsBlockBytes(tile.getRows() * swizzleBytes),
+        lhsBytes(lhsBlocks * lhsBlockBytes),
         rhsBytes(tile.getColumns() * swizzleBytes) {}
 
   bool isGathered() { return bool(op.getGather()); }
@@ -100,9 +103,14 @@ protected:
   }
   int64_t depth; // elements along k of a stage
   bool fp8;
-  int64_t steps, lhsBytes, rhsBytes;
+  int64_t lhsBlocks; // of 128 bytes along k, of the rows of a stage
+  int64_t steps, lhsBlockBytes, lhsBytes, rhsBytes;
 
 private:
+  /// FP8 weights have twice as many elements in 128 bytes as 16-bit rows.
+  static int64_t lhsBlocksOf(GroupedMatmulOp op) {
+    return hasFP8Weights(op) && !hasFP8Lhs(op) ? 2 : 1;
+  }
   void declareTensorMaps();
   /// Returns the rank of the block in its cluster.
   Value rank() { return b.blockInCluster(blocks); }

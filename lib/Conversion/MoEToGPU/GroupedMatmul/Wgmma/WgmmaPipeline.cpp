@@ -221,6 +221,39 @@ Value WgmmaPipeline::wgmma(Value accumulators, Value lhs, Value rhs,
       layout(rhsKMajor ? col : row), NVVM::MMAIntOverflowAttr());
 }
 
+// NVVM has only the form with both operands in shared memory.
+Value WgmmaPipeline::wgmmaOfRegisters(Value accumulators, ArrayRef<Value> lhs,
+                                      Value rhs, int64_t columns, bool clear) {
+  assert(lhs.size() == 4 && "expected the registers of m64k16");
+  int64_t count = columns / 2;
+  SmallVector<Value> operands;
+  for (int64_t i = 0; i < count; ++i)
+    operands.push_back(LLVM::ExtractValueOp::create(b, accumulators, i));
+  llvm::append_range(operands, lhs);
+  operands.push_back(rhs);
+  std::string results, constraints, tied;
+  for (int64_t i = 0; i < count; ++i) {
+    results += (i ? ", $" : "$") + std::to_string(i);
+    constraints += "=f,";
+    tied += std::to_string(i) + ",";
+  }
+  auto at = [&](int64_t i) { return "$" + std::to_string(2 * count + i); };
+  std::string type = operand.isF16() ? "f16" : "bf16";
+  std::string ptx =
+      "{\n.reg .pred p;\nsetp.ne.b32 p, " + std::string(clear ? "0" : "1") +
+      ", 0;\nwgmma.mma_async.sync.aligned.m64n" + std::to_string(columns) +
+      "k16.f32." + type + "." + type + " {" + results + "}, {" + at(0) + ", " +
+      at(1) + ", " + at(2) + ", " + at(3) + "}, " + at(4) + ", p, 1, 1, 0;\n}";
+  return LLVM::InlineAsmOp::create(
+             b, accumulatorType(b.getContext(), columns), operands, ptx,
+             constraints + tied + "r,r,r,r,l", /*has_side_effects=*/true,
+             /*is_align_stack=*/false, LLVM::TailCallKind::None,
+             LLVM::AsmDialectAttr::get(b.getContext(),
+                                       LLVM::AsmDialect::AD_ATT),
+             /*operand_attrs=*/ArrayAttr())
+      .getRes();
+}
+
 void WgmmaPipeline::waitWgmma(int64_t pending) {
   NVVM::WgmmaWaitGroupSyncOp::create(b, b.getI64IntegerAttr(pending));
 }

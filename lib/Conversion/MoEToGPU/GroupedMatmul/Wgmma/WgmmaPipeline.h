@@ -128,6 +128,11 @@ protected:
   /// + lhs · rhs, or lhs · rhs with `clear`.
   Value wgmma(Value accumulators, Value lhs, Value rhs, int64_t columns,
               bool lhsKMajor, bool rhsKMajor, bool clear);
+  /// The same of 16 elements along k, with lhs in four registers (i32) of each
+  /// thread (PTX ISA, "Register fragments for matrix A"). They must have been
+  /// written before the wgmma.fence and live until the wgmma has finished.
+  Value wgmmaOfRegisters(Value accumulators, ArrayRef<Value> lhs, Value rhs,
+                         int64_t columns, bool clear);
   Value undefinedAccumulators(int64_t columns);
   /// Waits until at most `pending` wgmma groups are in flight.
   void waitWgmma(int64_t pending);
