@@ -46,7 +46,8 @@ moe_add_python_tests(transformers
 # Skipped where there is no JAX, MPI, ONNX Runtime, torch-mlir, Triton or vLLM, as in .venv:
 # `./dev check jax`, `mpi`, `onnx`, `torch-mlir`, `triton` and `vllm` run them.
 moe_add_python_tests(engines
-  engines/jax engines/jax_batches engines/jax_calls engines/jax_choices engines/jax_einsums engines/jax_forms engines/jax_groups
+  engines/jax engines/jax_batches engines/jax_calls engines/jax_choices engines/jax_einsums engines/jax_fingerprints
+  engines/jax_forms engines/jax_groups
   engines/jax_lowering engines/jax_routers engines/jax_training engines/jax_unrolled engines/mpi
   engines/onnx engines/onnx_exported_loops engines/onnx_graphs engines/onnx_loops engines/onnx_quantized engines/onnx_sessions
   engines/torch_mlir

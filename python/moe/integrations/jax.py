@@ -11,7 +11,9 @@
 The function is exported by ``jax.export``. Passes of the compiler raise its sorted choices
 and grouped products (``jax.lax.top_k``, ``argsort``, ``ragged_dot``) to operations of
 experts, and jaxlib's own MLIR lowers the rest to linalg; sorts, scatters and loops that are left
-become loops. An operation that none of them knows is an error that names it.
+become loops. An operation that none of them knows is an error that names it. Where no pass finds
+experts, the function is run on marks of its rows, and is written anew if these show what its
+experts are.
 
     moe_block = to_jax(layer)               # takes and gives arrays of JAX
     step = jax.jit(lambda x: x + moe_block(x))
@@ -31,6 +33,7 @@ import jax
 
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from .._runtime import Layer
+from ._jax.by_value import find_by_value
 from ._jax.stablehlo import lower, raised
 from ._jax.training import ImportedFunction
 from ._jax.xla_call import bind, call_p
@@ -38,6 +41,8 @@ from ._jax.xla_call import bind, call_p
 __all__ = ["ImportedFunction", "from_jax", "to_jax"]
 
 ROUTER = re.compile(r'"moe\.gate"')
+CHOICE = re.compile(r"top_k|argmax|stablehlo\.(sort|reduce)\b")
+ROUTED = re.compile(r'"moe\.(dispatch|route)"')
 EXPERTS = re.compile(r'"moe\.(dispatch|route|grouped_matmul|grouped_contract)"')
 
 
@@ -66,12 +71,17 @@ def from_jax(function: Callable[..., Any], *arguments: Any) -> ImportedFunction:
     _check_symbols([leaf.shape for _, leaf in leaves if isinstance(leaf, jax.ShapeDtypeStruct)])
     if not isinstance(function, jax.stages.Wrapped):
         function = jax.jit(function)
-    try:
-        # As for a GPU, where grouped products stay one operation.
-        exported = jax.export.export(function, platforms=("cuda",))(*specs)
-    except (NotImplementedError, jax.errors.JAXTypeError) as error:
-        raise MoEError(UNIMPLEMENTED, f"JAX does not export the function: {error}") from error
     names = [_name(path) for path, _ in leaves]
+    exported = _export(function, specs)
+    module, plain, types = _raised(exported, leaves)
+    if CHOICE.search(plain) and not ROUTED.search(module):
+        # No rule knows how its experts are written. After the rules: most programs need no search.
+        written = find_by_value(function, arguments)
+        if written is not None:
+            again = _export(jax.jit(written), specs)
+            found = _raised(again, leaves)
+            if ROUTED.search(found[0]):
+                exported, (module, plain, types) = again, found
     weights, signature = {}, []
     for index in exported.module_kept_var_idx:
         path, leaf = leaves[index]
@@ -82,8 +92,6 @@ def from_jax(function: Callable[..., Any], *arguments: Any) -> ImportedFunction:
         if is_weight:
             weights[name] = leaf
         signature.append((name, "weight" if is_weight else "input"))
-    inputs = [i for i, (_, role) in enumerate(signature) if role == "input"]
-    module, plain, types = raised(exported.mlir_module(), inputs)
     if ROUTER.search(module) and not EXPERTS.search(module):
         # A gate, for which NaN is -inf, is for experts alone.
         module = plain
@@ -94,6 +102,20 @@ def from_jax(function: Callable[..., Any], *arguments: Any) -> ImportedFunction:
     return ImportedFunction(
         lower(module, types, signature, weights), weights, function, open_mlir=open_mlir,
         kept=exported.module_kept_var_idx, tree=tree)
+
+
+def _export(function: Callable[..., Any], specs: Any) -> Any:
+    try:
+        # As for a GPU, where grouped products stay one operation.
+        return jax.export.export(function, platforms=("cuda",))(*specs)
+    except (NotImplementedError, jax.errors.JAXTypeError) as error:
+        raise MoEError(UNIMPLEMENTED, f"JAX does not export the function: {error}") from error
+
+
+def _raised(exported: Any, leaves: list[Any]) -> tuple[str, str, dict[int, str]]:
+    inputs = [i for i, index in enumerate(exported.module_kept_var_idx)
+              if isinstance(leaves[index][1], jax.ShapeDtypeStruct)]
+    return raised(exported.mlir_module(), inputs)
 
 
 def to_jax(layer: Layer) -> Callable[..., Any]:
