@@ -366,9 +366,12 @@ def test_slots(slots):
     "next_expert", "from_the_end", "first_expert", "fewer_experts", "sums_of_sums",
     "scaled_by_counter", "argmin", "argmax_of_tokens", "slots_unmasked", "slots_kept_less",
     "slots_from_one", "scores_of_others", "unsorted_weights"])
-def test_near_misses(name):
-    """What looks like a block and is none gives what JAX computes."""
+def test_near_misses(name, monkeypatch):
+    """What looks like a block and is none gives what JAX computes, and no pass raises it."""
     block, p = globals()[name], parameters()
+    # What the search finds by value, some of these among it, is compared too.
+    compare(import_block(block, p, TOKENS), block, p, TOKENS)
+    monkeypatch.setattr("moe.integrations.jax.find_by_value", lambda *_: None)
     imported = import_block(block, p, TOKENS)
     if name not in ("scores_of_others", "unsorted_weights"):
         assert count(imported, "combine") == 0
