@@ -405,9 +405,12 @@ def test_16_bits(name):
     "last_first", "place_from_one", "each_choice_apart", "counts_of_16_bits",
     "negative_weights", "first_of_all", "second_of_first", "like_first", "bias_of_next",
     "bias_of_first", "twice_first", "first_token"])
-def test_near_misses(name):
+def test_near_misses(name, monkeypatch):
     """What looks like a block and is none gives what JAX computes."""
     block, p = globals()[name], parameters()
+    # What the search by value finds is compared too.
+    compare(import_block(block, p, TOKENS), block, p, TOKENS)
+    monkeypatch.setattr("moe.integrations.jax.find_by_value", lambda *_: None)
     imported = import_block(block, p, TOKENS)
     if name == "square_transposed":
         assert count(imported, "grouped_matmul") == 2 and "transposed outs" in imported.mlir
@@ -419,9 +422,12 @@ def test_near_misses(name):
 
 
 @pytest.mark.parametrize("name", ["last_first", "place_from_one", "each_choice_apart"])
-def test_other_places(name):
+def test_other_places(name, monkeypatch):
     """Other running sums with any number of tokens."""
     block, p = globals()[name], parameters()
+    # What the search by value finds is compared too.
+    compare(import_block(block, p, None), block, p, TOKENS)
+    monkeypatch.setattr("moe.integrations.jax.find_by_value", lambda *_: None)
     imported = import_block(block, p, None)
     assert count(imported, "grouped_matmul") == 0
     for tokens in (1, TOKENS):

@@ -259,8 +259,11 @@ def test_choices_with_the_first():
 
 
 @pytest.mark.parametrize("name", ["other_weights", "first_twice", "other_functions"])
-def test_choices_near_misses(name):
+def test_choices_near_misses(name, monkeypatch):
     block, p = globals()[name], parameters()
+    # What the search by value finds is compared too.
+    compare(import_block(block, p, TOKENS), block, p, TOKENS)
+    monkeypatch.setattr("moe.integrations.jax.find_by_value", lambda *_: None)
     imported = import_block(block, p, TOKENS)
     assert count(imported, "dispatch") == 0
     compare(imported, block, p, TOKENS)
@@ -355,8 +358,11 @@ def test_slots_of_groups(by_choice):
 
 
 @pytest.mark.parametrize("name", ["of_the_next_expert", "filled_with_ones", "fewer_kept"])
-def test_slots_near_misses(name):
+def test_slots_near_misses(name, monkeypatch):
     block, p = globals()[name], parameters()
+    # What the search by value finds is compared too.
+    compare(import_block(block, p, GROUPS * SIZE), block, p, GROUPS * SIZE)
+    monkeypatch.setattr("moe.integrations.jax.find_by_value", lambda *_: None)
     imported = import_block(block, p, GROUPS * SIZE)
     assert count(imported, "dispatch") == 0
     compare(imported, block, p, GROUPS * SIZE)
