@@ -173,8 +173,11 @@ def test_separate_experts(name, tokens, recwarn):
 
 
 @pytest.mark.parametrize("name", ["of_the_first", "twice", "another_function"])
-def test_separate_near_misses(name):
+def test_separate_near_misses(name, monkeypatch):
     block, p = globals()[name], separate()
+    # What the search by value finds is compared too.
+    compare(import_block(block, p, TOKENS), block, p, TOKENS)
+    monkeypatch.setattr("moe.integrations.jax.find_by_value", lambda *_: None)
     imported = import_block(block, p, TOKENS)
     assert count(imported, "dispatch") == (name == "twice")  # one weight has it two times
     compare(imported, block, p, TOKENS)
