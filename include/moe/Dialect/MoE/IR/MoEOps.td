@@ -60,7 +60,8 @@ def MoE_GateOp : MoE_Op<"gate", [
        every expert takes its `C` best tokens, `C` from `capacity`; `K = E`, and
        column `e` of token `t` is `e` if expert `e` chose `t`, else −1. With
        `ids` `[T, K]` the choice is given (hash routing, or a recorded route)
-       and only the weights are computed.
+       and only the weights are computed. With `score_each_choice` a given
+       choice without an expert takes the best that is left, with weight 0.
     5. A choice whose score is not above `threshold` becomes −1 (ReMoE: `relu`,
        `K = E`, threshold 0). A choice without an expert has weight 0.
     6. `normalize` divides the weights of a token, then `scale` multiplies them.
