@@ -77,8 +77,8 @@ def find_experts(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.
         reasons += search.loops.left_out() or search.loops.reasons
     if not found and not any(node.target is operation for node in graph.nodes):
         graph.eliminate_dead_code()  # what the search wrote and did not use
-        found = find_by_value(graph, tensors, operation) or find_batched(
-            graph, tensors, operation, GraphExperts)
+        found = find_batched(graph, tensors, operation, GraphExperts) or find_by_value(
+            graph, tensors, operation)
     return found
 
 
