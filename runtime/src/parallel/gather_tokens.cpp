@@ -44,7 +44,10 @@ bool ParallelCall::gathersTokens(size_t step) const {
 
 /// Bytes of what is sent: a copy of the tokens, and what each rank is told of
 /// them.
-uint64_t ParallelCall::gatheredBytes(const Exchange &exchange) const {
+uint64_t ParallelCall::gatheredBytes(const ParallelFunction &function,
+                                     const moe_rt_group_t &group,
+                                     const CallMemory &memory,
+                                     const Exchange &exchange, int64_t tokens) {
   uint64_t end = 0;
   for (const Sent &sent : exchange.values) {
     uint64_t rows = static_cast<uint64_t>(tokens), bytes;

@@ -192,7 +192,7 @@ uint64_t ParallelCall::packedBytes(size_t step, uint64_t rows) const {
   const Exchange &exchange = function.steps[step].exchange;
   return std::max(replicatedBytes(function, group, wholeTokens, tokens),
                   gathersTokens(step)
-                      ? gatheredBytes(exchange)
+                      ? gatheredBytes(function, group, memory, exchange, tokens)
                       : packedFor(group, memory, exchange, rows, tokens));
 }
 
@@ -556,11 +556,18 @@ uint64_t ParallelCall::workspace(const ParallelLayer &layer, int64_t tokens) {
     tokens = beginOfSlice(whole, 1, group.size());
   } else if (!checkedMul(static_cast<int64_t>(group.size()), tokens, all))
     all = INT64_MAX;
-  uint64_t packed = replicatedBytes(function, group, whole, tokens);
+  uint64_t packed = replicatedBytes(function, group, whole, tokens), sent;
+  // A token may go to all ranks.
+  if (!checkedMul(static_cast<uint64_t>(tokens), uint64_t(group.size()), sent))
+    sent = UINT64_MAX;
   for (const Step &step : function.steps)
-    if (step.kind == Step::Kind::exchange && !step.exchange.expected)
-      packed = std::max(packed, packedFor(group, memory, step.exchange,
-                                          static_cast<uint64_t>(all), tokens));
+    if (step.kind == Step::Kind::exchange && !step.exchange.expected) {
+      packed = std::max(packed,
+                        packedFor(group, memory, step.exchange, sent, tokens));
+      if (layer.gathersTokens)
+        packed = std::max(packed, gatheredBytes(function, group, memory,
+                                                step.exchange, tokens));
+    }
   uint64_t sum = 0;
   for (uint64_t bytes :
        {memory.layoutHome(tokens), memory.layoutGathered(all), packed,

@@ -107,7 +107,10 @@ private:
 
   // Where all tokens go to all ranks.
   bool gathersTokens(size_t step) const;
-  uint64_t gatheredBytes(const Exchange &exchange) const;
+  static uint64_t gatheredBytes(const ParallelFunction &function,
+                                const moe_rt_group_t &group,
+                                const CallMemory &memory,
+                                const Exchange &exchange, int64_t tokens);
   moe_rt_status_t gatherTokens(const RoundTrip &trip, const Traffic &traffic);
 
   // Where all ranks have the same tokens.

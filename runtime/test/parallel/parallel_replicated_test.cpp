@@ -99,6 +99,32 @@ TEST(ParallelReplicated, EndsAtEachFailureOfTheEngine) {
     }
 }
 
+/// What a layer says that it needs is enough where slices differ, and all
+/// tokens go to all ranks.
+TEST(ParallelReplicated, StaysWithinTheLimitOfMemory) {
+  Problem problem(3, 4);
+  // Each token has an expert on each rank.
+  for (size_t i = 0; i < problem.ids.data.size(); ++i)
+    problem.ids.data[i] = static_cast<int32_t>(i % 3 * 3);
+  for (moe_rt_way_t way : {MOE_RT_WAY_ALL_TO_ALL, MOE_RT_WAY_ALL_GATHER})
+    runRanks(3, [&](int32_t, const moe_rt_communicator_t &communicator) {
+      moe_rt_group_options_t options = replicated(20, way);
+      for (uint64_t limit : {uint64_t(0), uint64_t(1)}) {
+        Rank rank(&communicator, &options);
+        ASSERT_OK(rank.load({}));
+        ASSERT_OK(rank.create(problem, nullptr));
+        std::vector<float> y;
+        ASSERT_OK(rank.call(problem, 0, 4, y));
+        EXPECT_TRUE(std::equal(y.begin(), y.end(), problem.expected().begin()));
+        moe_rt_exchange_statistics_t statistics;
+        ASSERT_OK(moe_rt_layer_exchange_statistics(rank.layer, &statistics));
+        EXPECT_EQ(statistics.rounds, 1) << limit;
+        ASSERT_OK(
+            moe_rt_layer_workspace_bytes(rank.layer, 4, &options.memory_limit));
+      }
+    });
+}
+
 /// A rank that cannot call lets the others know, who do not wait for its part
 /// of the results.
 TEST(ParallelReplicated, RefusesOtherTokensAndGoesOn) {

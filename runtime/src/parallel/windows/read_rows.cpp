@@ -98,6 +98,14 @@ moe_rt_status_t ParallelCall::tellInMeeting(size_t step) {
   if (!group.readsPeers() ||
       function.steps[step].exchange.values.size() > group.mostCarried)
     return nullptr;
+  // Where values of other rows lie is not known before memory is reserved.
+  auto isOfHome = [&](size_t value) {
+    const Rows rows = function.values[value].rows;
+    return rows == Rows::home || rows == Rows::none;
+  };
+  for (const Sent &sent : function.steps[step].exchange.values)
+    if (!isOfHome(sent.source) || (sent.index && !isOfHome(*sent.index)))
+      return nullptr;
   Traffic traffic(group.size());
   std::partial_sum(sends.begin(), sends.end() - 1,
                    traffic.sendBegins.begin() + 1);
