@@ -167,6 +167,13 @@ FailureOr<unsigned> Parallelizer::run() {
 LogicalResult
 Parallelizer::addPlacement(MutableArrayRef<DispatchOp> dispatches) {
   experts = countSpread(dispatches.front());
+  // The slots of as many ranks as there are experts are numbered in i32, and
+  // a rank dispatches to its slots.
+  int64_t limit = std::min<int64_t>(INT32_MAX / experts, INT32_MAX - 1);
+  if (parallel.getSlots() > limit)
+    return dispatches.front().emitOpError("expected between 1 and ")
+           << limit << " slots on a rank for " << experts << " experts, got "
+           << parallel.getSlots();
   for (DispatchOp dispatch : dispatches) {
     if (countSpread(dispatch) != experts)
       return dispatch.emitOpError("expected ")

@@ -91,3 +91,13 @@ func.func @reshaped(%x: tensor<?x16xf32>, %ids: tensor<?x2xi32>, %w: tensor<128x
   %o = moe.combine %y, %positions : tensor<?x16xf32>, tensor<?x2xi32>
   return %o : tensor<?x16xf32>
 }
+
+// -----
+
+// Slots of all ranks are numbered in i32.
+func.func @slots(%x: tensor<?x16xf32>, %ids: tensor<?x2xi32>) -> tensor<?x16xf32> attributes {moe.parallel = #moe.parallel<slots = 2147483647>} {
+  // expected-error@+1 {{expected between 1 and 268435455 slots on a rank for 8 experts, got 2147483647}}
+  %rows, %offsets, %positions = moe.dispatch %x, %ids experts(8) : tensor<?x16xf32>, tensor<?x2xi32>
+  %o = moe.combine %rows, %positions : tensor<?x16xf32>, tensor<?x2xi32>
+  return %o : tensor<?x16xf32>
+}
