@@ -168,6 +168,12 @@ class Group(OfThisProcess):
                                       ctypes.byref(options), ctypes.byref(out)))
         self._context = context
         self._handle = Handle(out.value, lib.moe_rt_group_destroy, context, found)
+        self._tokens = tokens
+
+    @property
+    def tokens(self) -> str:
+        """Which tokens a rank calls layers with: ``sharded`` or ``replicated``."""
+        return self._tokens
 
     @property
     def rank(self) -> int:
@@ -193,11 +199,14 @@ class Group(OfThisProcess):
         return f"<moe.parallel.Group: rank {self.rank} of {self.size}>"
 
 
-def as_group(group: Any, num_threads: int, tokens: str = "sharded") -> Group:
+def as_group(group: Any, num_threads: int, tokens: str | None = None) -> Group:
     """Return the group that ``moe.compile`` and ``moe.load`` are called with."""
-    if isinstance(group, Group):
-        return group
-    return Group(group, num_threads=num_threads, tokens=tokens)
+    if not isinstance(group, Group):
+        return Group(group, num_threads=num_threads, tokens=tokens or "sharded")
+    if tokens not in (None, group.tokens):
+        raise MoEError(INVALID_ARGUMENT,
+                       f"tokens is {tokens!r}, and the group has {group.tokens!r} tokens")
+    return group
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ class Imported:
         are the caller's to add up with a ``moe.parallel.Group``. All weights need the same
         gradients on all ranks, when the layer is made. With ``tokens="replicated"`` all ranks call
         it with the same rows, as attention in tensor parallelism has them, and have the loss and
-        the gradients of one rank.
+        the gradients of one rank; a ``moe.parallel.Group`` was made with it, or without.
         """
         if self.reason is not None:
             raise MoEError(UNIMPLEMENTED, self.reason)

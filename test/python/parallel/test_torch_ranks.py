@@ -131,6 +131,22 @@ def test_same_tokens():
         np.testing.assert_allclose(each["loss"], one["loss"], rtol=1e-5)
 
 
+def test_tokens_are_those_of_the_group():
+    """A group that was made before has the one or the other; gradients would be other ones."""
+    imported = moe.from_torch(block_and_rows("mixtral")[0])
+
+    def on_rank(communicator):
+        for tokens, other in (("sharded", "replicated"), ("replicated", "sharded")):
+            group = moe.parallel.Group(communicator, num_threads=1, tokens=tokens)
+            with pytest.raises(moe.MoEError, match=f"tokens is '{other}', and the group has "
+                                                   f"'{tokens}' tokens") as caught:
+                imported.trainable(group=group, tokens=other)
+            assert caught.value.code == moe.INVALID_ARGUMENT
+            assert imported.trainable(group=group).ranks.tokens == tokens
+
+    ranks.run(2, on_rank)
+
+
 def test_layer():
     """Without gradients, on threads."""
     block, x, _ = block_and_rows("mixtral")

@@ -27,7 +27,7 @@ class RankLayer(torch.nn.Module):
     """
 
     def __init__(self, mlir: str, weights: Mapping[str, torch.Tensor], group: Any,
-                 table: Any = None, options: Sequence[str] = (), tokens: str = "sharded",
+                 table: Any = None, options: Sequence[str] = (), tokens: str | None = None,
                  **rest: Any):
         super().__init__()
         # Others have no collectives of PyTorch.
