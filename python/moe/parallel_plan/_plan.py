@@ -17,8 +17,9 @@ from ._routing import Routing, tail_rows
 
 __all__ = ["Direction", "Plan", "make_plan"]
 
-# The ranks tell one another 8 words before rows move (runtime/src/parallel/group.h).
-AGREEMENT_BYTES = 64
+# The ranks tell one another 9 words before rows move; where rows are read, they also tell where
+# three values lie (runtime/src/parallel/group.h).
+AGREEMENT_BYTES = {"all_to_all": 72, "peer": 192}
 # How many rows of a token travel: one for each choice, for each rank with some, or for each node
 # with some, where it goes on to ranks inside.
 ROWS = ("choice", "rank", "node")
@@ -362,9 +363,9 @@ def make_plan(layer: LayerShape, ranks: int, routing: Routing, tokens: int | Seq
     highest = min(float(received.max()) / everyone, 1.0) if everyone else 0.0
     tail = min(tail_rows(everyone, highest, delta / ranks), everyone) * most
     memory = memory_mean = rounds = rounds_mean = None
+    # As Plan.way says.
+    way = "peer" if node_size == ranks > 1 and not memory_limit else "all_to_all"
     if with_memory:
-        # As Plan.way says.
-        way = "peer" if node_size == ranks > 1 and not memory_limit else "all_to_all"
         memory, memory_mean, rounds, rounds_mean = _memory(layer, each, found, memory_limit, way)
     back = _traffic(home, found, counts, node_size, layer.choice_bytes)
     pairs = (found.choices if out == "choice" else found.hits) * counts[:, None]
@@ -373,7 +374,7 @@ def make_plan(layer: LayerShape, ranks: int, routing: Routing, tokens: int | Seq
         computed if out == "choice" else received, computed, everyone * most, tail,
         _traffic(out, found, counts, node_size, layer.token_bytes),
         Direction(back.node_received, back.node_sent, back.network_received, back.network_sent),
-        AGREEMENT_BYTES * (ranks - 1), layer.gathered_bytes * max(each, default=0) * (ranks - 1),
+        AGREEMENT_BYTES[way] * (ranks - 1), layer.gathered_bytes * max(each, default=0) * (ranks - 1),
         links, memory_limit, memory, memory_mean, rounds, rounds_mean, found.is_exact,
         pairs if ranks <= MOST_PAIRS else None)
 

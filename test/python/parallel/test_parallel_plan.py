@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from pathlib import Path
 
 import moe
@@ -269,6 +270,20 @@ def test_way():
     assert f"{1e6 * (1e-5 + sent / 1e8 + 2 * sent / 1e9):.1f} us, those" in reason
     assert f"unpacked {1e6 * (1e-5 + sent / 1e8):.1f} us" in reason
     assert way(some, routing, links=links)[0] == "all_to_all"
+
+
+def test_agreement():
+    """Words as the runtime has them: where rows are read, it also tells where three values lie."""
+    layer, routing = LayerShape.of_sizes(64, 2, 100, 10, 16, "f32"), Routing.uniform(64, 2)
+    header = Path(__file__).parents[3] / "runtime/src/parallel/group.h"
+
+    def number(name: str) -> int:
+        return int(re.search(rf"static constexpr \w+ {name} = (\d+);", header.read_text())[1])
+
+    words = {1: number("count"), 4: number("count") + number("mostCarried") * number("words")}
+    for node_size, each in words.items():
+        plan = make_plan(layer, 4, routing, 50, node_size=node_size)
+        assert plan.agreement_bytes == 8 * each * 3
 
 
 def test_sizes_are_those_of_a_layer():
