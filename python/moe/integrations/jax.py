@@ -78,9 +78,12 @@ def from_jax(function: Callable[..., Any], *arguments: Any) -> ImportedFunction:
         # No rule knows how its experts are written. After the rules: most programs need no search.
         written = find_by_value(function, arguments)
         if written is not None:
-            again = _export(jax.jit(written), specs)
-            found = _raised(again, leaves)
-            if ROUTED.search(found[0]):
+            try:
+                again = _export(jax.jit(written), specs)
+                found = _raised(again, leaves)
+            except Exception:  # with a symbolic number of tokens it is traced to something else
+                found = None
+            if found is not None and ROUTED.search(found[0]):
                 exported, (module, plain, types) = again, found
     weights, signature = {}, []
     for index in exported.module_kept_var_idx:

@@ -271,3 +271,43 @@ def test_squared_weights():
     assert np.abs(expected - buffered(x, p)).max() > 1e-3 * np.abs(expected).max()
     assert written is not None
     assert np.abs(written(x, p) - expected).max() <= 2e-6 * np.abs(expected).max()
+
+
+def capacity(x, p, size=24):
+    """Choices beyond a capacity are dropped by indices out of bounds."""
+    weights, ids = choose(x, p)
+    place = size - 1 - places(ids)
+    slot = jnp.where(place >= 0, ids * size + place, EXPERTS * size)
+    rows = jnp.zeros((EXPERTS * size, HIDDEN)).at[slot].set(x[:, None], mode="drop")
+    h = jax.nn.silu(jnp.einsum("eth,ehf->etf", rows.reshape(EXPERTS, size, HIDDEN), p["up"]))
+    y = jnp.einsum("etf,efh->eth", h, p["down"]).reshape(-1, HIDDEN)
+    y = y.at[slot].get(mode="fill", fill_value=0)
+    return (y * weights[..., None]).sum(1)
+
+
+def another_trace(x, p):
+    """The sum over the choices is another operation for a number of tokens that is known."""
+    weights, ids = choose(x, p)
+    tokens = x.shape[0]
+    size = TOP_K * tokens
+    place = size - 1 - places(ids)
+    rows = jnp.zeros((EXPERTS, size, HIDDEN)).at[ids, place].set(x[:, None])
+    h = jax.nn.silu(jnp.einsum("eth,ehf->etf", rows, p["up"]))
+    y = jnp.einsum("etf,efh->eth", h, p["down"])[ids, place] * weights[..., None]
+    if not isinstance(tokens, int):
+        return y.sum(1)
+    return (jnp.ones((1, TOP_K)) @ y.transpose(1, 0, 2).reshape(TOP_K, -1)).reshape(x.shape)
+
+
+@pytest.mark.filterwarnings("ignore:.*has nothing that is known as experts")
+@pytest.mark.parametrize("block", [capacity, another_trace], ids=lambda block: block.__name__)
+def test_any_number_of_tokens_is_another_function(block):
+    """What few tokens show is not what many do: capacities, and what is traced."""
+    from moe.integrations.jax import from_jax
+
+    p = parameters()
+    tokens, = jax.export.symbolic_shape("t")
+    layer = from_jax(block, inputs(tokens), p).layer()
+    x = np.random.default_rng(8).standard_normal((200, HIDDEN)).astype(np.float32)
+    expected = np.asarray(block(jnp.asarray(x), p))
+    assert np.abs(np.asarray(layer(x)) - expected).max() <= 2e-6 * np.abs(expected).max()

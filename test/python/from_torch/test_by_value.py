@@ -59,9 +59,9 @@ def places_in_a_buffer(m, x):
     return einsum("kth,tk->th", y.view(K, tokens, -1), w)
 
 
-def places_below_a_capacity(m, x):
+def places_below_a_capacity(m, x, most=4):
     w, ids = m.choose(x)
-    tokens, most = x.shape[0], 4
+    tokens = x.shape[0]
     marks = one_hot(ids.t().reshape(-1), E)
     place = ((marks.cumsum(0) - 1) * marks).sum(-1)
     kept = place < most
@@ -232,3 +232,73 @@ class _With:
 def test_near_misses(combine, dispatches):
     """Whatever is found, the result is that of the block."""
     assert run(combine) == dispatches
+
+
+def limited(m, x):
+    """Limits that no number of a small row reaches."""
+    def gathered(rows, ids):
+        rows = rows.unsqueeze(1)
+        gate = torch.bmm(rows, m.gate[ids].mT).clamp(max=7.0)
+        up = torch.bmm(rows, m.up[ids].mT).clamp(-7.0, 7.0)
+        return torch.bmm(silu(gate) * (up + 1), m.down[ids].mT).squeeze(1)
+
+    block = _With(m, *m.choose(x))
+    block.gathered = gathered
+    return keys_of_choices(block, x)
+
+
+def without_outliers(m, x):
+    def gathered(rows, ids):
+        rows = rows.unsqueeze(1)
+        up = torch.bmm(rows, m.up[ids].mT)
+        return torch.bmm(torch.where(up > 7.0, 0.0, up), m.down[ids].mT).squeeze(1)
+
+    block = _With(m, *m.choose(x))
+    block.gathered = gathered
+    return keys_of_choices(block, x)
+
+
+def a_large_capacity(m, x):
+    return places_below_a_capacity(m, x, 100)
+
+
+@pytest.mark.parametrize("combine, dispatches, tokens, scale", [
+    (limited, 1, 30, 100.0), (without_outliers, 0, 30, 100.0), (a_large_capacity, 1, 700, 1.0)],
+    ids=lambda v: getattr(v, "__name__", None))
+def test_what_small_rows_do_not_show(combine, dispatches, tokens, scale):
+    block = Block(combine).eval()
+    for parameter in (block.gate, block.up, block.down):
+        parameter.data *= 0.25
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        imported = moe.from_torch(block, example=torch.zeros(13, H))
+        layer = imported.layer()
+    assert imported.mlir.count("moe.dispatch") == dispatches
+    x = torch.randn(tokens, H, generator=torch.Generator().manual_seed(1)) * scale
+    with torch.no_grad():
+        expected = block(x)
+    actual = torch.as_tensor(layer(x))
+    assert torch.allclose(actual, expected, rtol=0, atol=float(expected.abs().max()) * 1e-5)
+
+
+def flipped_masks(m, x):
+    w, ids = (part.flip(1) for part in m.choose(x))
+    out = torch.zeros_like(x)
+    for e in range(E):
+        token, slot = torch.where(ids == e)
+        hidden = silu(x[token] @ m.gate[e].t()) * (x[token] @ m.up[e].t())
+        out = out.index_add(0, token, (hidden @ m.down[e].t()) * w[token, slot][:, None])
+    return out
+
+
+def test_counts_of_rows_in_a_program_of_one_number_of_tokens():
+    """Sizes that are read from values are no multiples of a fixed number of tokens."""
+    block = Block(flipped_masks).eval()
+    program = torch.export.export(block, (torch.zeros(13, H),), strict=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        imported = moe.from_torch(program)
+        assert imported.reason is not None
+        x = torch.randn(13, H)
+        with torch.no_grad():
+            assert torch.equal(torch.as_tensor(imported.layer()(x)), block(x))

@@ -110,7 +110,8 @@ def size_of(node: Node, tokens: Any) -> int | None:
     size: Any = 1
     for extent in extents_of(node.meta["val"]):
         size = size * extent
-    each = size / tokens if isinstance(tokens, sympy.Expr) else Fraction(size, tokens)
+    is_symbolic = isinstance(size, sympy.Expr) or isinstance(tokens, sympy.Expr)
+    each = sympy.sympify(size) / tokens if is_symbolic else Fraction(size, tokens)
     return int(each) if isinstance(each, (Fraction, sympy.Integer)) and each == int(each) else None
 
 

@@ -31,6 +31,12 @@ _MOVES = {aten.view, aten.reshape, aten._unsafe_view, aten.flatten, aten.permute
 # Along the last dimension, with what says which that is.
 _IN_ROWS = {aten.sum: 1, aten.mean: 1, aten.amax: 1, aten.amin: 1, aten._softmax: 1,
             aten.softmax: 1, aten._log_softmax: 1, aten.var: 1, aten.cumsum: 1}
+# What they make of numbers depends on those: where it is the same here, it need not be elsewhere.
+_LIMITS = {aten.clamp, aten.clamp_min, aten.clamp_max, aten.hardtanh, aten.nan_to_num, aten.fmod,
+           aten.remainder, aten.threshold}
+_TWO_LIMITS = {aten.minimum, aten.maximum, aten.fmin, aten.fmax}
+_COMPARISONS = {aten.gt, aten.ge, aten.lt, aten.le, aten.eq, aten.ne, aten.isnan, aten.isinf,
+                aten.isfinite}
 _KEEP_COLUMNS = {aten._softmax, aten.softmax, aten._log_softmax, aten.cumsum}
 
 
@@ -128,7 +134,14 @@ class Interpreter:
             if (rule := _PRODUCTS.get(packet)) is not None:
                 return rule(self, *args, **kwargs)
             args = tuple(_numbers(a) for a in args)
+        if packet in _LIMITS:
+            return self._limit(node, args, kwargs)
+        if packet in _COMPARISONS and any(self._is_of_rows(a) for a in args):
+            raise Unknown
         result = _run(node.target, args, kwargs)
+        if packet in _TWO_LIMITS and any(self._is_of_rows(a) for a in args) and (
+                self.tables.holds(result)):
+            return self._limit(node, args, kwargs)
         if isinstance(result, torch.Tensor) and result.is_floating_point():
             self._learn(node, packet, args, kwargs, result)
         return result
@@ -150,6 +163,35 @@ class Interpreter:
         family = self._new(Expression("operation", (places.family.expression,),
                                       (("dtype", dtype),), node.target), places.family.table.shape)
         return torch.where(places.known, _at(family, places), value)
+
+    def _is_of_rows(self, value: Any) -> bool:
+        if not isinstance(value, torch.Tensor) or not value.ndim or not value.is_floating_point():
+            return False
+        places = self.tables.locate(value)
+        return places is not None and places.family.expression.kind not in ("weights", "parameter")
+
+    def _limit(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An operation of rows with numbers, whose results are always those of a new family."""
+        result = _run(node.target, args, kwargs)
+        if not self._is_of_rows(args[0]):
+            if any(self._is_of_rows(a) for a in args):
+                raise Unknown
+            return result
+        rest = []
+        for arg in args[1:]:
+            if isinstance(arg, torch.Tensor):
+                if arg.ndim:
+                    raise Unknown
+                arg = arg.item()
+            rest.append(arg)
+        places = self.tables.locate(args[0])
+        part = self._columns(places)
+        family = self._new(Expression("operation", (part.expression, *rest),
+                                      tuple(sorted(kwargs.items())), node.target),
+                           part.table.shape)
+        column = places.column - places.first
+        here = Places(family, places.known, places.expert, places.token, column)
+        return torch.where(places.known, _at(family, here), result)
 
     def _learn(self, node: Node, packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
                result: torch.Tensor) -> None:
@@ -366,6 +408,12 @@ def _target(target: Any) -> Any:
 
 def _move(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Move the places of parameters, and their numbers."""
+    first = args[0]
+    if target in (aten.index.Tensor, aten.index_select.default) and isinstance(first, Moved):
+        along = args[1] == 0 if target is aten.index_select.default else len(args[1]) == 1
+        if along and first.places[0].ndim > 1:
+            return first.map(lambda p: _taken(p, target, args[1:]))
+
     def each(pick: Callable[[Moved], torch.Tensor]) -> Any:
         def of(value: Any) -> Any:
             if isinstance(value, (list, tuple)):
@@ -385,3 +433,13 @@ def _move(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return Moved(tuple(places), numbers)
 
 
+def _taken(places: torch.Tensor, target: Any, args: tuple[Any, ...]) -> torch.Tensor:
+    """Index the first dimension of places; what is repeated along others stays so."""
+    few = places
+    for dim in range(1, places.ndim):
+        if places.stride(dim) == 0 and places.shape[dim]:
+            few = few.narrow(dim, 0, 1)
+    taken = target(few, *args)
+    if taken.numel() > MOST:
+        raise Unknown
+    return taken.expand(*taken.shape[:taken.ndim - places.ndim + 1], *places.shape[1:])

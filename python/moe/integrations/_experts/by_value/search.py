@@ -35,6 +35,9 @@ aten = torch.ops.aten
 # Numbers of tokens, in turn, of a program that takes any.
 _TOKENS = (8, 12, 7)
 
+# Capacities that are looked for, and elements of the rows of all experts that are run for one.
+_MOST_LIMIT, _MOST_OF_LIMITS = 1 << 16, 1 << 22
+
 
 @dataclass(frozen=True)
 class _Mask:
@@ -52,13 +55,16 @@ def find_by_value(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch
     rows = [n for n in graph.nodes if n.op == "placeholder" and n not in tensors]
     if len(rows) != 1:
         return {}
-    for cut in cuts_of(graph, tensors, rows[0]):
-        try:
-            found = _find(graph, tensors, rows[0], cut)
-        except ERRORS:  # values that the cut cannot have
-            continue
-        if found is not None:
-            return _replace(graph, tensors, operation, cut, *found)
+    try:
+        for cut in cuts_of(graph, tensors, rows[0]):
+            try:
+                found = _find(graph, tensors, rows[0], cut)
+            except ERRORS:  # values that the cut cannot have
+                continue
+            if found is not None:
+                return _replace(graph, tensors, operation, cut, *found)
+    except ERRORS:  # a graph that has no such cut, or no place for the call
+        graph.eliminate_dead_code()
     return {}
 
 
@@ -73,6 +79,8 @@ def _find(graph: torch.fx.Graph, tensors: Mapping[Node, Any], rows: Node, cut: C
         if not run.found:
             return None
         runs.append(run)
+    if not _has_limits(graph, tensors, rows, cut, runs):
+        return None
     for match in reversed(runs[-1].found):
         columns = int(match.node.meta["val"].shape[-1])
         interpreter = runs[-1].interpreter
@@ -87,6 +95,46 @@ def _find(graph: torch.fx.Graph, tensors: Mapping[Node, Any], rows: Node, cut: C
             if all(_agrees(mask, run, k) for run, k in zip(runs, kept)):
                 return match.node, function, mask
     return None
+
+
+def _has_limits(graph: torch.fx.Graph, tensors: Mapping[Node, Any], rows: Node, cut: Cut,
+                runs: list[Run]) -> bool:
+    """Run the graph with so many tokens that none of its integers holds all of them, as a
+    capacity does; return whether a match is left.
+
+    What would take long is not run: then an integer that is no extent of a parameter may be one.
+    """
+    shape = extents_of(rows.meta["val"])
+    if all(isinstance(extent, int) for extent in shape):
+        return True
+    own = {e for _, t in tensors.values() for e in t.shape} | {cut.experts, runs[0].ids.shape[1]}
+    columns = max(e for e in (*own, shape[-1]))
+    most = _MOST_OF_LIMITS // (cut.experts * columns)
+    found = {i for node in graph.nodes for i in _integers((node.args, node.kwargs))
+             if max(_TOKENS) <= i <= _MOST_LIMIT}
+    # Places of all experts are explained by those of one.
+    known = own | {a * b for a in own for b in own} | {
+        cut.experts * i + more for i in found for more in (0, 1)}
+    if any(i >= most for i in found - known):
+        return False
+    if limits := [i for i in found if i < most]:
+        run = run_with(graph, tensors, rows, cut, max(limits) + 1, 1)
+        run.found = {m: kept for m, kept in run.found.items() if m in runs[-1].found}
+        runs.append(run)
+        return bool(run.found)
+    return True
+
+
+def _integers(value: Any) -> Iterator[int]:
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _integers(each)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield value
+    elif isinstance(value, float) and value.is_integer():
+        yield int(value)
 
 
 def _masks(graph: torch.fx.Graph, until: Node) -> Iterator[_Mask]:

@@ -24,6 +24,8 @@ from .steps import Experts, Step, unify
 TOKENS = 12  # where the number is symbolic
 MOST_TOKENS = 512
 MOST_CANDIDATES = 16
+# Capacities that are looked for, and elements of the largest value that one is exceeded with.
+MOST_LIMIT, MOST_OF_LIMITS = 1 << 16, 1 << 24
 
 
 @dataclass
@@ -57,6 +59,9 @@ def find_by_value(function: Callable[..., Any], arguments: Sequence[Any]) -> Any
         rewritten = _rewrite(flat, tree, equations, found)
         for tokens in {TOKENS, TOKENS - 5} if small is not leaves else {TOKENS}:
             _compare(flat, rewritten, _at(leaves, tokens))
+        if small is not leaves:
+            most = _beyond_limits(flat, leaves, equations, found)
+            _compare(flat, rewritten, _at(leaves, most), (True,))
     except Exception:
         # NotFound, or an equation that JAX does not run by itself: the function stays as it is.
         return None
@@ -81,6 +86,38 @@ def _at(leaves: list[Any], tokens: int) -> list[Any]:
 
     return [jax.ShapeDtypeStruct(tuple(extent(e, leaf) for e in leaf.shape), leaf.dtype)
             if isinstance(leaf, jax.ShapeDtypeStruct) else leaf for leaf in leaves]
+
+
+def _beyond_limits(flat: Callable[..., Any], leaves: list[Any], equations: Equations,
+                   found: Found) -> int:
+    """Return so many tokens that no integer of the function, as a capacity is, holds all of them.
+
+    Raises:
+      NotFound: if those would take long, and an integer is no extent of a parameter.
+    """
+    other = Equations(jax.make_jaxpr(flat)(*map(_spec, _at(leaves, TOKENS - 5))))
+    integers = {i for i in _integers(equations) & _integers(other) if TOKENS <= i <= MOST_LIMIT}
+    largest = max(math.prod(aval.shape) for aval in equations.avals)
+    most = max(TOKENS, int(TOKENS * math.sqrt(MOST_OF_LIMITS / largest)))
+    own = {e for leaf in leaves for e in leaf.shape if isinstance(e, int)} | {
+        found.experts.count, found.top_k}
+    # Places of all experts are explained by those of one.
+    explained = own | {a * b for a in own for b in own} | {
+        found.experts.count * i + more for i in integers for more in (0, 1)}
+    if any(i >= most for i in integers - explained):
+        raise NotFound("a capacity that is too large to be exceeded")
+    return max((i + 1 for i in integers if i < most), default=TOKENS)
+
+
+def _integers(equations: Equations) -> set[int]:
+    """Return the extents of values and the integers that equations are given."""
+    found = {int(e) for aval in equations.avals for e in aval.shape}
+    given = [v.value for eq in equations.list for v in eq.inputs if isinstance(v, Literal)]
+    scalars = [c for c in equations.constants.values() if not c.ndim]
+    for value in map(np.asarray, [*given, *scalars]):
+        if value.ndim == 0 and value.dtype.kind in "iuf" and float(value).is_integer():
+            found.add(int(value))
+    return found
 
 
 def _find(equations: Equations, leaves: list[Any]) -> Found:
@@ -306,10 +343,11 @@ def _rewrite(flat: Callable[..., Any], tree: Any, small: Equations,
     return rewritten
 
 
-def _compare(flat: Callable[..., Any], rewritten: Callable[..., Any], leaves: list[Any]) -> None:
+def _compare(flat: Callable[..., Any], rewritten: Callable[..., Any], leaves: list[Any],
+             kinds: Sequence[bool] = (False, True)) -> None:
     """Compare both functions on rows, of which some are nearly the same and choose the same."""
     rng = np.random.default_rng(3)
-    for alike in (False, True):
+    for alike in kinds:
         given = []
         for leaf in leaves:
             if not isinstance(leaf, jax.ShapeDtypeStruct):
