@@ -374,7 +374,8 @@ def make_plan(layer: LayerShape, ranks: int, routing: Routing, tokens: int | Seq
         computed if out == "choice" else received, computed, everyone * most, tail,
         _traffic(out, found, counts, node_size, layer.token_bytes),
         Direction(back.node_received, back.node_sent, back.network_received, back.network_sent),
-        AGREEMENT_BYTES[way] * (ranks - 1), layer.gathered_bytes * max(each, default=0) * (ranks - 1),
+        AGREEMENT_BYTES[way] * (ranks - 1),
+        layer.gathered_bytes * max(each, default=0) * (ranks - 1),
         links, memory_limit, memory, memory_mean, rounds, rounds_mean, found.is_exact,
         pairs if ranks <= MOST_PAIRS else None)
 
