@@ -15,7 +15,7 @@ import torch
 
 from ..._graph.function import argument, extents_of
 from ..choices import packet_of, rank_of
-from .parameters import matrices_of
+from .parameters import Matrix, matrices_of
 
 __all__ = ["Cut", "choices_of", "cuts_of", "shape_of", "size_of"]
 
@@ -34,7 +34,8 @@ class Cut:
 
     ids: tuple[Node, ...]
     experts: int
-    behind: frozenset[Node]  # what is computed of the parameters of experts
+    matrices: list[tuple[Matrix, dict[Node, int | None]]]  # as ``matrices_of`` returns them
+    behind: set[Node]  # what is computed of the parameters of experts
     weights: tuple[Node, ...] = ()
     elsewhere: bool = False
 
@@ -73,15 +74,15 @@ def _ids_of(graph: torch.fx.Graph) -> Iterator[tuple[tuple[Node, ...], int]]:
 def _cuts(graph: torch.fx.Graph, tensors: Mapping[Node, Any], rows: Node, ids: tuple[Node, ...],
           experts: int) -> Iterator[Cut]:
     """Yield cuts with the values that may be weights, the nearest to the experts first."""
-    large = {n for m, nodes in matrices_of(tensors, experts) if m.experts == experts for n in nodes}
+    matrices = matrices_of(tensors, experts)
+    large = {n for m, nodes in matrices if m.experts == experts for n in nodes}
     of_router = _ancestors(ids)
     large -= of_router
     if not large:
         return
-    of_experts = _descendants(graph, large)
-    behind = frozenset(of_experts)
-    of_gate = _descendants(graph, {n for n in of_router if n in tensors} or {rows}) - of_experts
-    leaving = [n for n in of_gate if any(user in of_experts for user in n.users)]
+    behind = _descendants(graph, large)
+    of_gate = _descendants(graph, {n for n in of_router if n in tensors} or {rows}) - behind
+    leaving = [n for n in of_gate if any(user in behind for user in n.users)]
     before = _ancestors(tuple(leaving))
     tokens = math.prod(extents_of(rows.meta["val"])[:-1])
     total = sum(choices_of(n) for n in ids)
@@ -91,13 +92,14 @@ def _cuts(graph: torch.fx.Graph, tensors: Mapping[Node, Any], rows: Node, ids: t
     single = [n for n in candidates if size_of(n, tokens) in (experts, total)]
     for node in single[:_MOST_CUTS]:
         if size_of(node, tokens) == experts:
-            yield Cut(ids, experts, behind, (node,), True)
-        yield Cut(ids, experts, behind, (node,))
+            yield Cut(ids, experts, matrices, behind, (node,), True)
+        yield Cut(ids, experts, matrices, behind, (node,))
     if len(ids) > 1 and total == len(ids):
         of_one = [n for n in candidates if size_of(n, tokens) == 1][:_MOST_CUTS]
-        yield from (Cut(ids, experts, behind, weights) for weights in itertools.islice(
-            itertools.permutations(of_one, len(ids)), 4 * _MOST_CUTS))
-    yield Cut(ids, experts, behind)
+        several = itertools.permutations(of_one, len(ids))
+        yield from (Cut(ids, experts, matrices, behind, weights)
+                    for weights in itertools.islice(several, 4 * _MOST_CUTS))
+    yield Cut(ids, experts, matrices, behind)
 
 
 def choices_of(ids: Node) -> int:

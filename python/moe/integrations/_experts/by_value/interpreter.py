@@ -9,7 +9,7 @@ rows are mixed up, numbers are of no family, and the result is not that of exper
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -143,7 +143,7 @@ class Interpreter:
                 self.tables.holds(result)):
             return self._limit(node, args, kwargs)
         if isinstance(result, torch.Tensor) and result.is_floating_point():
-            self._learn(node, packet, args, kwargs, result)
+            self._learn(node.target, packet, args, kwargs, result)
         return result
 
     # -- operations on rows ----------------------------------------------------
@@ -160,9 +160,7 @@ class Interpreter:
         if places is None or node.args[0].meta["val"].dtype == dtype or (
                 places.family.expression.kind in ("weights", "parameter")):
             return value
-        family = self._new(Expression("operation", (places.family.expression,),
-                                      (("dtype", dtype),), node.target), places.family.table.shape)
-        return torch.where(places.known, _at(family, places), value)
+        return self._renewed(node, places, (), {"dtype": dtype}, value)
 
     def _is_of_rows(self, value: Any) -> bool:
         if not isinstance(value, torch.Tensor) or not value.ndim or not value.is_floating_point():
@@ -184,20 +182,24 @@ class Interpreter:
                     raise Unknown
                 arg = arg.item()
             rest.append(arg)
-        places = self.tables.locate(args[0])
+        return self._renewed(node, self.tables.locate(args[0]), rest, kwargs, result)
+
+    def _renewed(self, node: Node, places: Places, rest: Sequence[Any], kwargs: dict[str, Any],
+                 result: torch.Tensor) -> torch.Tensor:
+        """Return a result whose elements at ``places`` are those of a family of their own."""
         part = self._columns(places)
         family = self._new(Expression("operation", (part.expression, *rest),
                                       tuple(sorted(kwargs.items())), node.target),
                            part.table.shape)
-        column = places.column - places.first
-        here = Places(family, places.known, places.expert, places.token, column)
-        return torch.where(places.known, _at(family, here), result)
+        values = family.table[places.expert.clamp(min=0), places.token.clamp(min=0),
+                              (places.column - places.first).clamp(0, family.columns - 1)]
+        return torch.where(places.known, values, result)
 
-    def _learn(self, node: Node, packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
+    def _learn(self, target: Any, packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
                result: torch.Tensor) -> None:
         """Add the family of an operation on the elements of rows, or within rows."""
         within = packet in _IN_ROWS
-        if not within and torch.Tag.pointwise not in node.target.tags:
+        if not within and torch.Tag.pointwise not in target.tags:
             return
         if result.numel() > MOST or self.tables.holds(result):
             return
@@ -234,7 +236,7 @@ class Interpreter:
                for o in operands):
             return
         try:
-            table = _run(node.target, tuple(tables), keywords)
+            table = _run(target, tuple(tables), keywords)
         except RuntimeError:
             return
         some = table[table != 0]
@@ -242,7 +244,7 @@ class Interpreter:
             return  # nothing is known again by numbers that are all the same
         self.tables.add(Expression(
             "operation", tuple(tuple(o) if isinstance(o, list) else o for o in operands),
-            tuple(sorted(keywords.items())), node.target), table)
+            tuple(sorted(keywords.items())), target), table)
 
     def _columns(self, places: Places) -> Family:
         """Return the family of the columns that a value has of another."""
@@ -317,9 +319,6 @@ class Interpreter:
             out = torch.where(fits, family.table[e, t, c.clamp(max=columns - 1)], out)
         return out
 
-    def mm(self, rows: Any, matrix: Any) -> torch.Tensor:
-        return self.product(rows, matrix)
-
     def linear(self, rows: Any, matrix: Any, bias: Any = None) -> torch.Tensor:
         y = self.product(rows, matrix.map(lambda p: p.mT) if isinstance(matrix, Moved)
                          else matrix.mT)
@@ -334,11 +333,7 @@ class Interpreter:
     def add(self, y: torch.Tensor, bias: Any) -> torch.Tensor:
         bias = _numbers(bias)
         result = y + bias
-
-        class Sum:
-            target = aten.add.Tensor
-
-        self._learn(Sum, aten.add, (y, bias), {}, result)
+        self._learn(aten.add.Tensor, aten.add, (y, bias), {}, result)
         return result
 
     def grouped(self, rows: Any, matrix: Any, ends: Any = None, bias: Any = None,
@@ -354,14 +349,9 @@ class Interpreter:
 
 
 _PRODUCTS: dict[Any, Callable[..., Any]] = {
-    aten.mm: Interpreter.mm, aten.bmm: Interpreter.mm, aten.matmul: Interpreter.mm,
+    aten.mm: Interpreter.product, aten.bmm: Interpreter.product, aten.matmul: Interpreter.product,
     aten.linear: Interpreter.linear, aten.addmm: Interpreter.addmm,
     aten.baddbmm: Interpreter.addmm, aten._grouped_mm: Interpreter.grouped}
-
-
-def _at(family: Family, places: Places) -> torch.Tensor:
-    return family.table[places.expert.clamp(min=0), places.token.clamp(min=0),
-                        places.column.clamp(min=0)]
 
 
 def _line(places: torch.Tensor) -> torch.Tensor:

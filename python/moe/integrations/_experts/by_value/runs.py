@@ -5,13 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from .cuts import Cut, choices_of, shape_of
 from .interpreter import Interpreter
-from .parameters import matrices_of
 from .tables import Expression, Family, Tables
 
 __all__ = ["Match", "Run", "run_with"]
@@ -39,8 +37,7 @@ class Run:
     found: dict[Match, torch.Tensor] = field(default_factory=dict)
 
 
-def run_with(graph: torch.fx.Graph, tensors: Mapping[Node, Any], rows: Node, cut: Cut, count: int,
-         round_: int) -> Run:
+def run_with(graph: torch.fx.Graph, rows: Node, cut: Cut, count: int, round_: int) -> Run:
     draw = torch.Generator().manual_seed(round_)
     tables = Tables(draw)
     shape = shape_of(rows.meta["val"], count)
@@ -55,23 +52,16 @@ def run_with(graph: torch.fx.Graph, tensors: Mapping[Node, Any], rows: Node, cut
         part = ids[:, begin:begin + own]
         begin += own
         given[node] = part.reshape(shape_of(node.meta["val"], count)).to(node.meta["val"].dtype)
-    matrices = matrices_of(tensors, cut.experts)
-    plain = Interpreter(Tables(draw), matrices, cut.experts, given)
-    if cut.weights and not cut.elsewhere:
-        # What a gate makes of these choices: weights of those that it drops are 0.
-        for node in graph.nodes:
-            plain.run(node)
-            if all(n in plain.values for n in cut.weights):
-                break
+    run = Run(Interpreter(tables, cut.matrices, cut.experts, given), ids)
     weights = None
     if cut.weights:
         every = tables.random(cut.experts, count, 1)
         if not cut.elsewhere:
             chosen = torch.zeros(count, cut.experts, dtype=torch.bool).scatter_(1, ids, True)
-            kept = _kept(plain, cut, ids, count)
+            kept = _kept(graph, cut, given, ids, draw)
             if kept is not None:
                 if bool((kept & ~chosen).any()):
-                    return Run(plain, ids)  # weights of others, which are not given here
+                    return run  # weights of others, which are not given here
                 chosen = kept
             every = torch.where(chosen.t()[:, :, None], every, torch.nan)
         tables.add(Expression("weights"), every)
@@ -83,7 +73,6 @@ def run_with(graph: torch.fx.Graph, tensors: Mapping[Node, Any], rows: Node, cut
             if torch.Size(wanted).numel() == dense.numel() != part.numel() or cut.elsewhere:
                 part = dense.nan_to_num(0.0)
             given[node] = part.reshape(wanted)
-    run = Run(Interpreter(tables, matrices, cut.experts, given), ids)
     terms: dict[Expression, torch.Tensor] = {}
     for node in graph.nodes:
         result = run.interpreter.run(node)
@@ -99,9 +88,15 @@ def run_with(graph: torch.fx.Graph, tensors: Mapping[Node, Any], rows: Node, cut
     return run
 
 
-def _kept(plain: Interpreter, cut: Cut, ids: torch.Tensor, count: int) -> torch.Tensor | None:
-    """Return for each token and expert whether a gate gives it a weight that is not 0, None if
-    that is not known."""
+def _kept(graph: torch.fx.Graph, cut: Cut, given: Mapping[Node, torch.Tensor], ids: torch.Tensor,
+          draw: torch.Generator) -> torch.Tensor | None:
+    """Return for each token and expert whether a gate gives it a weight that is not 0 when these
+    choices are given, None if that is not known: weights of those that it drops are 0."""
+    plain, count = Interpreter(Tables(draw), cut.matrices, cut.experts, given), len(ids)
+    for node in graph.nodes:
+        plain.run(node)
+        if all(n in plain.values for n in cut.weights):
+            break
     values = [plain.values.get(node) for node in cut.weights]
     if any(not isinstance(v, torch.Tensor) for v in values):
         return None

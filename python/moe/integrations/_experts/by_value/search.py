@@ -73,12 +73,8 @@ def _find(graph: torch.fx.Graph, tensors: Mapping[Node, Any], rows: Node, cut: C
     """Return the node that the sum is, the function of an expert, and what drops choices."""
     runs: list[Run] = []
     for round_, count in enumerate(_TOKENS):
-        run = run_with(graph, tensors, rows, cut, count, round_)
-        if runs:
-            run.found = {m: kept for m, kept in run.found.items() if m in runs[-1].found}
-        if not run.found:
+        if not _is_left(runs, run_with(graph, rows, cut, count, round_)):
             return None
-        runs.append(run)
     if not _has_limits(graph, tensors, rows, cut, runs):
         return None
     for match in reversed(runs[-1].found):
@@ -95,6 +91,14 @@ def _find(graph: torch.fx.Graph, tensors: Mapping[Node, Any], rows: Node, cut: C
             if all(_agrees(mask, run, k) for run, k in zip(runs, kept)):
                 return match.node, function, mask
     return None
+
+
+def _is_left(runs: list[Run], run: Run) -> bool:
+    """Add a run, with what all of them have found; return whether that is anything."""
+    if runs:
+        run.found = {m: kept for m, kept in run.found.items() if m in runs[-1].found}
+    runs.append(run)
+    return bool(run.found)
 
 
 def _has_limits(graph: torch.fx.Graph, tensors: Mapping[Node, Any], rows: Node, cut: Cut,
@@ -118,10 +122,7 @@ def _has_limits(graph: torch.fx.Graph, tensors: Mapping[Node, Any], rows: Node, 
     if any(i >= most for i in found - known):
         return False
     if limits := [i for i in found if i < most]:
-        run = run_with(graph, tensors, rows, cut, max(limits) + 1, 1)
-        run.found = {m: kept for m, kept in run.found.items() if m in runs[-1].found}
-        runs.append(run)
-        return bool(run.found)
+        return _is_left(runs, run_with(graph, rows, cut, max(limits) + 1, 1))
     return True
 
 

@@ -270,7 +270,6 @@ def _test(equations: Equations, known: dict[int, Any], rows: int, ids: int, toke
     routings = _routings(tokens, top_k, experts, 2)
     x = _drawn(avals[rows], rng)
     flat_x = x.reshape(tokens, -1)
-    drawn: dict[int, Any] = {}
 
     def results(choice: np.ndarray, value: int, scores: Any, wanted: list[int]) -> list[Any]:
         given = {**known, rows: x, value: scores,
