@@ -165,13 +165,9 @@ WgmmaContract::PipelineState WgmmaContract::loadTile(const Coord &coord,
   int64_t tmaBytes = 0;
   for (const Operand &each : operands)
     tmaBytes += each.map ? each.columns * depth * 2 : 0;
-  SmallVector<Value> end = b.loop(
-      b.i32(0), coord.steps, b.i32(1), {state.stage, state.phase},
-      [&](Value step, ValueRange carried) {
-        PipelineState now{carried[0], carried[1]};
-        waitBarrier(emptyBarrier(now.stage), now.phase);
-        Value full = fullBarrier(now.stage);
-        Value start = b.mul(now.stage, stageBytes);
+  PipelineState end =
+      fillStages(state, coord.steps, [&](Value step, Value stage, Value full) {
+        Value start = b.mul(stage, stageBytes);
         Value row = b.add(coord.firstRow, b.mul(step, depth));
         Value isWhole = b.logicalNot(b.less(b.sub(coord.endRow, row), depth));
         b.ifThen(b.equal(thread, 0), [&] {
@@ -193,12 +189,10 @@ WgmmaContract::PipelineState WgmmaContract::loadTile(const Coord &coord,
           else
             copy();
         }
-        commitCopies(now.stage, step);
-        PipelineState next = advance(now);
-        return SmallVector<Value>{next.stage, next.phase};
+        commitCopies(stage, step);
       });
-  finishCopies(end[0], coord.steps);
-  return {end[0], end[1]};
+  finishCopies(end.stage, coord.steps);
+  return end;
 }
 
 void WgmmaContract::produce() {

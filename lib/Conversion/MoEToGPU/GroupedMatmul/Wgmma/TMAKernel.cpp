@@ -147,25 +147,19 @@ TMAKernel::PipelineState TMAKernel::loadContiguousTile(const TileCoord &coord,
     firstRow = b.add(firstRow, first);
     firstByte = b.mul(first, swizzleBytes);
   }
-  SmallVector<Value> end = b.loop(
-      b.i32(0), b.i32(steps), b.i32(1), {state.stage, state.phase},
-      [&](Value step, ValueRange carried) {
-        PipelineState now{carried[0], carried[1]};
-        waitBarrier(emptyBarrier(now.stage), now.phase);
-        Value full = fullBarrier(now.stage);
+  PipelineState end =
+      fillStages(state, b.i32(steps), [&](Value step, Value stage, Value full) {
         expectBytes(full, b.i32(stageBytes));
         Value kStart = kStartOf(b, step, firstStep, depth);
-        Value start = b.mul(now.stage, stageBytes);
+        Value start = b.mul(stage, stageBytes);
         for (int64_t block = 0; block < lhsBlocks; ++block)
           issueTMA(b.sharedAt(memory, b.add(b.add(start, firstByte),
                                             block * lhsBlockBytes)),
                    lhsMap, {b.add(kStart, block * depth / lhsBlocks), firstRow},
                    full, isShared);
         loadWeights(coord, kStart, start, full);
-        PipelineState next = advance(now);
-        return SmallVector<Value>{next.stage, next.phase};
       });
-  return {end[0], end[1]};
+  return end;
 }
 
 /// Each thread copies 16-byte chunks of gathered rows with cp.async; one thread
@@ -186,14 +180,10 @@ TMAKernel::PipelineState TMAKernel::loadGatheredTile(const TileCoord &coord,
     sources.push_back(b.at(lhsRowPointer(b.add(coord.firstRow, clamped)),
                            storage, chunkStart));
   }
-  SmallVector<Value> end = b.loop(
-      b.i32(0), b.i32(steps), b.i32(1), {state.stage, state.phase},
-      [&](Value step, ValueRange carried) {
-        PipelineState now{carried[0], carried[1]};
-        waitBarrier(emptyBarrier(now.stage), now.phase);
-        Value full = fullBarrier(now.stage);
+  PipelineState end =
+      fillStages(state, b.i32(steps), [&](Value step, Value stage, Value full) {
         Value kStart = kStartOf(b, step, firstStep, depth);
-        Value start = b.mul(now.stage, stageBytes);
+        Value start = b.mul(stage, stageBytes);
         b.ifThen(b.equal(thread, 0), [&] {
           expectBytes(full, b.i32(rhsBytes));
           loadWeights(coord, kStart, start, full);
@@ -226,13 +216,11 @@ TMAKernel::PipelineState TMAKernel::loadGatheredTile(const TileCoord &coord,
         if (consumersFence())
           NVVM::CpAsyncMBarrierArriveOp::create(b, full, /*noinc=*/true);
         else
-          commitCopies(now.stage, step);
-        PipelineState next = advance(now);
-        return SmallVector<Value>{next.stage, next.phase};
+          commitCopies(stage, step);
       });
   if (!consumersFence())
-    finishCopies(end[0], b.i32(steps));
-  return {end[0], end[1]};
+    finishCopies(end.stage, b.i32(steps));
+  return end;
 }
 
 TMAKernel::PipelineState TMAKernel::loadTile(const TileCoord &coord,

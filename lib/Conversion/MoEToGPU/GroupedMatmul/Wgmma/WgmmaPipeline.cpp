@@ -132,6 +132,21 @@ void WgmmaPipeline::expectBytes(Value barrier, Value bytes) {
                                          scope, b.getBoolAttr(false), Value());
 }
 
+WgmmaPipeline::PipelineState WgmmaPipeline::fillStages(
+    PipelineState start, Value steps,
+    function_ref<void(Value step, Value stage, Value full)> fill) {
+  SmallVector<Value> end =
+      b.loop(b.i32(0), steps, b.i32(1), {start.stage, start.phase},
+             [&](Value step, ValueRange carried) {
+               PipelineState now{carried[0], carried[1]};
+               waitBarrier(emptyBarrier(now.stage), now.phase);
+               fill(step, now.stage, fullBarrier(now.stage));
+               PipelineState next = advance(now);
+               return SmallVector<Value>{next.stage, next.phase};
+             });
+  return {end[0], end[1]};
+}
+
 void WgmmaPipeline::copyChunk(Value target, Value source, Value bytes) {
   NVVM::CpAsyncOp::create(b, target, source, b.getI32IntegerAttr(16),
                           NVVM::LoadCacheModifierKindAttr::get(

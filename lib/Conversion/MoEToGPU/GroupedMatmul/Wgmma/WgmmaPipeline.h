@@ -90,6 +90,11 @@ protected:
   /// Arrives on a full barrier, which completes after `bytes` (i32) bytes of
   /// TMA loads.
   void expectBytes(Value barrier, Value bytes);
+  /// Fills the `steps` stages (i32) of a tile in order, each when its consumers
+  /// have released it; `fill` is given its full barrier.
+  PipelineState fillStages(
+      PipelineState start, Value steps,
+      llvm::function_ref<void(Value step, Value stage, Value full)> fill);
   /// Copies 16 bytes, or fills them with zeros where `bytes` (i32, or null for
   /// 16) is 0.
   void copyChunk(Value target, Value source, Value bytes);
