@@ -163,3 +163,13 @@ moe_rt_communicator_t FaultyEngine::communicator() {
   };
   return result;
 }
+
+void moe::test::expectGroupIsDead(const Result &result, Failure failure,
+                                  int64_t at) {
+  EXPECT_TRUE(
+      result.code == MOE_RT_UNAVAILABLE ||
+      (failure == Failure::silent && result.code == MOE_RT_DEADLINE_EXCEEDED))
+      << at << ": " << result.message;
+  EXPECT_NE(result.message.find("the group is dead"), std::string::npos)
+      << result.message;
+}

@@ -68,6 +68,10 @@ private:
   std::map<void *, uint64_t> live; // buffers
 };
 
+/// Expects the error of a rank whose group has died of `failure`, in the
+/// collective with number `at`.
+void expectGroupIsDead(const Result &result, Failure failure, int64_t at);
+
 } // namespace moe::test
 
 #endif // MOE_RT_TEST_PARALLEL_FAULTY_ENGINE_H

@@ -148,12 +148,7 @@ TEST(ParallelFailure, EndsAtEachFailureOfTheEngine) {
         bool mayPass = !isBad && result.code == MOE_RT_OK;
         if (mayPass)
           return;
-        EXPECT_TRUE(result.code == MOE_RT_UNAVAILABLE ||
-                    (failure == Failure::silent &&
-                     result.code == MOE_RT_DEADLINE_EXCEEDED))
-            << at << ": " << result.message;
-        EXPECT_NE(result.message.find("the group is dead"), std::string::npos)
-            << result.message;
+        expectGroupIsDead(result, failure, at);
         if (rank.layer)
           expectDead(rank, problem);
       });

@@ -88,12 +88,7 @@ TEST(ParallelReplicated, EndsAtEachFailureOfTheEngine) {
           // Who ends the last exchange before the failure has no error.
           if (!isBad && result.code == MOE_RT_OK)
             return;
-          EXPECT_TRUE(result.code == MOE_RT_UNAVAILABLE ||
-                      (failure == Failure::silent &&
-                       result.code == MOE_RT_DEADLINE_EXCEEDED))
-              << at << ": " << result.message;
-          EXPECT_NE(result.message.find("the group is dead"), std::string::npos)
-              << result.message;
+          expectGroupIsDead(result, failure, at);
         });
       EXPECT_EQ(steps, way == MOE_RT_WAY_PEER ? 15 : 14);
     }
