@@ -33,7 +33,8 @@ def MoE_GateGradientOp : MoE_Op<"gate_gradient", [
     choice whose id is −1 or out of range. With `order(select_then_score)` a
     softmax runs over the choices in `ids`, so a threshold must not have left
     out any of those that the gate scored. With `order(score_each_choice)` a
-    choice without an expert took the best that was left, as in `moe.gate`.
+    choice without an expert took the best that was left, as in `moe.gate`: a
+    threshold must not have left out a given one.
 
     Scores and gradients are computed in f32, without the roundings to
     `score_type`. A denominator of `normalize` that is 0 makes the gradients

@@ -40,6 +40,11 @@ LogicalResult mlir::moe::differentiate(GateOp op, Gradients &g) {
       op.getScore() == Score::Softmax)
     return op.emitOpError("has no gradient: a threshold leaves out choices "
                           "after the softmax of the selected logits");
+  // An id of -1 stands for the best that was left, not for a given expert.
+  if (op.getThreshold() && op.getOrder() == Order::ScoreEachChoice &&
+      op.getGivenIds())
+    return op.emitOpError("has no gradient: a threshold leaves out given "
+                          "choices, without which later ones were scored");
   Value gradient = g.of(op.getWeights());
   Value noise = op.getNoise() ? g.forward(op.getNoise()) : Value();
   auto logits = GateGradientOp::create(

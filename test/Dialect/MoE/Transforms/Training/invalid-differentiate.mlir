@@ -45,6 +45,14 @@ func.func @threshold(%l: tensor<?x8xf32>) -> tensor<?x2xf32> {
 
 // -----
 
+func.func @given(%l: tensor<?x8xf32>, %n: tensor<?x2xi32>) -> tensor<?x2xf32> {
+  // expected-error @+1 {{has no gradient: a threshold leaves out given choices, without which later ones were scored}}
+  %w, %i = moe.gate %l ids(%n : tensor<?x2xi32>) top_k(2) order(score_each_choice) threshold(0.1) : tensor<?x8xf32>
+  return %w : tensor<?x2xf32>
+}
+
+// -----
+
 func.func @gather(%x: tensor<?x4xf32>, %n: tensor<?xi32>, %w: tensor<1x4x8xf32>) -> tensor<?x8xf32> {
   %c0 = arith.constant 0 : index
   %r = tensor.dim %n, %c0 : tensor<?xi32>
